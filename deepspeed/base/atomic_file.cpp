@@ -1,0 +1,166 @@
+// Publishing a file: readers see the old one or the whole new one, never a part.
+#include "deepspeed/base/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed::base {
+namespace {
+
+constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+// A failed write names the file and, for a full disk, how far it came.
+Error write_error(const std::string& path, uint64_t size, int saved_errno) {
+  return system_error(
+      ExitCode::io,
+      "cannot write after " + std::to_string(size) + " bytes",
+      path,
+      saved_errno);
+}
+
+} // namespace
+
+std::string parent_folder(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  if (slash == std::string::npos) {
+    return ".";
+  }
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+bool is_temporary_name(std::string_view name) {
+  return name.find(kTemporaryMark) != std::string_view::npos;
+}
+
+void sync_folder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) {
+    throw system_error(ExitCode::io, "cannot open folder", path, errno);
+  }
+  const int result = ::fsync(fd);
+  const int saved_errno = errno;
+  ::close(fd);
+  // Some file systems do not sync folders; they say EINVAL.
+  if (result != 0 && saved_errno != EINVAL) {
+    throw system_error(ExitCode::io, "cannot sync folder", path, saved_errno);
+  }
+}
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  static std::atomic<uint64_t> counter{0};
+  temporary_ = path_ + std::string(kTemporaryMark) +
+      std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  fd_ = ::open(
+      temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) {
+    throw system_error(ExitCode::cannot_create, "cannot create", path_, errno);
+  }
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+}
+
+void AtomicFile::write_all(const std::byte* data, size_t n) {
+  while (n > 0) {
+    const ssize_t written = ::write(fd_, data, n);
+    if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written < 0) {
+      throw write_error(path_, size_, errno);
+    }
+    data += written;
+    n -= static_cast<size_t>(written);
+  }
+}
+
+void AtomicFile::flush() {
+  write_all(
+      reinterpret_cast<const std::byte*>(buffer_.data()), buffer_.size());
+  buffer_.clear();
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  if (buffer_.size() + bytes.size() > kBufferBytes) {
+    flush();
+  }
+  if (bytes.size() >= kBufferBytes) {
+    write_all(bytes.data(), bytes.size());
+  } else {
+    buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  size_ += bytes.size();
+}
+
+void AtomicFile::write(std::string_view text) {
+  write(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(fd_) != 0) {
+    throw write_error(path_, size_, errno);
+  }
+  const int fd = std::exchange(fd_, -1);
+  if (::close(fd) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int saved_errno = errno;
+    ::unlink(temporary_.c_str());
+    throw write_error(path_, size_, saved_errno);
+  }
+  sync_folder(parent_folder(path_));
+}
+
+void write_file_atomically(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+std::string read_file(const std::string& path, uint64_t max_bytes) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    throw system_error(ExitCode::no_input, "cannot read", path, errno);
+  }
+  std::string text;
+  char block[65536];
+  while (true) {
+    const ssize_t n = ::read(fd, block, sizeof block);
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      const int saved_errno = errno;
+      ::close(fd);
+      throw system_error(ExitCode::no_input, "cannot read", path, saved_errno);
+    }
+    if (n == 0) {
+      break;
+    }
+    text.append(block, static_cast<size_t>(n));
+    if (text.size() > max_bytes) {
+      ::close(fd);
+      throw Error(
+          ExitCode::data,
+          "file is larger than " + std::to_string(max_bytes) + " bytes",
+          path,
+          "");
+    }
+  }
+  ::close(fd);
+  return text;
+}
+
+} // namespace deepspeed::base

@@ -1,0 +1,105 @@
+// Files appear whole or not at all.
+#include "deepspeed/base/atomic_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/mapped_file.h"
+#include "deepspeed/base/temporary_folder.h"
+
+namespace deepspeed::base {
+namespace {
+
+TEST(AtomicFile, AppearsOnlyWithCommit) {
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  {
+    AtomicFile file(path);
+    file.write("half");
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  {
+    AtomicFile file(path);
+    file.write("whole");
+    EXPECT_FALSE(std::filesystem::exists(path));
+    file.commit();
+  }
+  EXPECT_EQ(read_file(path, 100), "whole");
+  EXPECT_EQ(std::distance(
+                std::filesystem::directory_iterator(folder.path()), {}),
+            1);
+}
+
+TEST(AtomicFile, LargeWritesPassTheBuffer) {
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  const std::string block(3 << 20, 'x');
+  AtomicFile file(path);
+  file.write("head");
+  file.write(block);
+  file.write("tail");
+  EXPECT_EQ(file.size(), block.size() + 8);
+  file.commit();
+  EXPECT_EQ(read_file(path, 1 << 23), "head" + block + "tail");
+}
+
+TEST(AtomicFile, ALimitLeavesTheOldFile) {
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  write_file_atomically(path, "old");
+  const rlimit small{1 << 20, RLIM_INFINITY};
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  try {
+    AtomicFile file(path);
+    file.write(std::string(2 << 20, 'x'));
+    file.commit();
+    ADD_FAILURE() << "wrote past the limit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(error.report().find(path), std::string::npos);
+  }
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(read_file(path, 100), "old");
+}
+
+TEST(AtomicFile, NamesTheFolderThatIsMissing) {
+  try {
+    AtomicFile file("/no/such/folder/a");
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::cannot_create);
+    EXPECT_EQ(error.where(), "/no/such/folder/a");
+  }
+}
+
+TEST(ReadFile, RefusesWhatIsTooLarge) {
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  write_file_atomically(path, "12345");
+  EXPECT_EQ(read_file(path, 5), "12345");
+  EXPECT_THROW(read_file(path, 4), Error);
+}
+
+TEST(MappedFile, ShowsTheBytes) {
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  write_file_atomically(path, "abc");
+  MappedFile file(path);
+  MappedFile moved = std::move(file);
+  EXPECT_EQ(moved.bytes().size(), 3u);
+  EXPECT_EQ(moved.bytes()[2], std::byte{'c'});
+  EXPECT_THROW(MappedFile(folder.path()), Error);
+  EXPECT_THROW(MappedFile(path + "x"), Error);
+  write_file_atomically(path, "");
+  EXPECT_TRUE(MappedFile(path).bytes().empty());
+}
+
+} // namespace
+} // namespace deepspeed::base

@@ -1,0 +1,32 @@
+// JSON as people write it in configuration files, read strictly.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace deepspeed::base {
+
+using Json = nlohmann::ordered_json;
+
+struct JsonOptions {
+  bool comments = true; // // and /* */
+  int max_depth = 64;
+};
+
+// Parses one JSON document. Error(data) with "SOURCE:LINE:COLUMN" for a syntax
+// error, a duplicate key (nlohmann would silently keep one of them), invalid
+// UTF-8, or nesting beyond max_depth. `source` is the name shown in messages.
+Json parse_json(
+    std::string_view text,
+    const std::string& source,
+    const JsonOptions& options = {});
+
+// Reads and parses a file of at most `max_bytes`.
+Json read_json(
+    const std::string& path,
+    uint64_t max_bytes,
+    const JsonOptions& options = {});
+
+} // namespace deepspeed::base

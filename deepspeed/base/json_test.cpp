@@ -1,0 +1,50 @@
+// JSON is read strictly: what would be guessed elsewhere is an error here.
+#include "deepspeed/base/json.h"
+
+#include <gtest/gtest.h>
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed::base {
+namespace {
+
+std::string report_of(const std::string& text) {
+  try {
+    parse_json(text, "x.json");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::data);
+    return error.report();
+  }
+  return "";
+}
+
+TEST(Json, KeepsTheOrderOfKeys) {
+  EXPECT_EQ(parse_json(R"({"b": 1, "a": [2.5]})", "").dump(),
+            R"({"b":1,"a":[2.5]})");
+}
+
+TEST(Json, AllowsComments) {
+  EXPECT_EQ(parse_json("{ // one\n \"a\": /* two */ 1 }", "")["a"], 1);
+}
+
+TEST(Json, RefusesDuplicateKeys) {
+  EXPECT_NE(
+      report_of(R"({"a": 1, "b": {"c": 1, "c": 2}})").find("duplicate key"),
+      std::string::npos);
+  EXPECT_EQ(report_of(R"({"a": 1, "b": {"a": 1}})"), "");
+}
+
+TEST(Json, NamesThePlaceOfASyntaxError) {
+  EXPECT_NE(report_of("{\n  \"a\": }").find("x.json:2:"), std::string::npos);
+  EXPECT_NE(report_of(""), "");
+  EXPECT_NE(report_of("{} x"), "");
+  EXPECT_NE(report_of("\"\xff\""), "");
+}
+
+TEST(Json, RefusesDeepNesting) {
+  EXPECT_NE(
+      report_of(std::string(100000, '[')).find("nested"), std::string::npos);
+}
+
+} // namespace
+} // namespace deepspeed::base
