@@ -1,0 +1,49 @@
+// Files of torch.save and torch.load, without Python: a stored zip archive of
+// one pickle and the bytes of each tensor storage.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "deepspeed/checkpoint/value.h"
+
+namespace deepspeed::checkpoint {
+
+struct TorchFileOptions {
+  // Compare every entry with its CRC-32: reads the whole file once. An entry
+  // whose CRC is recorded as 0 ("not computed") is let through.
+  bool verify_checksums = true;
+};
+
+// Maps the file; the tensors point into the mapping and keep it alive, so the
+// file must not be changed in place while they live. No code of the file is
+// run: what is not a plain value, a tensor or a known inert record is refused.
+// Error(no_input) if the file cannot be opened, Error(data) if it is truncated,
+// damaged, hostile, of torch's old format, or big-endian.
+Value load_torch_file(
+    const std::string& path,
+    const TorchFileOptions& options = {});
+
+// The same from bytes in memory that `owner` keeps alive; `name` is for
+// messages.
+Value parse_torch_file(
+    std::span<const std::byte> bytes,
+    std::shared_ptr<const void> owner,
+    const std::string& name,
+    const TorchFileOptions& options = {});
+
+// Checks the structure and the CRC-32 of every entry and reads the pickle, as
+// load_torch_file does. Throws what it throws.
+void verify_torch_file(const std::string& path);
+
+// Writes what torch.load(path, weights_only=True) reads, unless the tree holds
+// records other than torch's own. A storage is written once, however many
+// tensors share it; its bytes go from where they lie to the file. The file
+// appears whole, synced, or not at all: Error(cannot_create), Error(io).
+// std::invalid_argument if a tensor is not a view of its storage, a key is not
+// hashable or the tree is deeper than kMaxValueDepth.
+void save_torch_file(const std::string& path, const Value& value);
+
+} // namespace deepspeed::checkpoint

@@ -1,0 +1,123 @@
+// The tree of plain values that a torch file holds.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "deepspeed/checkpoint/tensor.h"
+
+namespace deepspeed::checkpoint {
+
+class Value;
+struct DictEntry;
+struct Object;
+
+using List = std::vector<Value>;
+
+struct Tuple {
+  List items;
+};
+
+// Entries in the order of insertion, keys unique.
+struct Dict {
+  std::vector<DictEntry> entries;
+  bool ordered = false; // a collections.OrderedDict
+  // What stands in an OrderedDict's __dict__: {"_metadata": ...} in the state
+  // dict of a torch module. Null if there is nothing.
+  std::shared_ptr<const Value> attributes;
+};
+
+// One Python value. Copying copies the tree; tensors and objects are shared.
+// Trees that come from a file are at most kMaxValueDepth deep.
+class Value {
+ public:
+  using Data = std::variant<
+      std::monostate, // None
+      bool,
+      int64_t,
+      double,
+      std::string, // UTF-8
+      List,
+      Tuple,
+      Dict,
+      std::shared_ptr<const Tensor>,
+      std::shared_ptr<const Object>>;
+
+  Value() = default; // None
+  Value(bool value) : data_(value) {}
+  Value(int value) : data_(int64_t{value}) {}
+  Value(int64_t value) : data_(value) {}
+  Value(double value) : data_(value) {}
+  Value(const char* text) : data_(std::string(text)) {}
+  Value(std::string text) : data_(std::move(text)) {}
+  Value(List items) : data_(std::move(items)) {}
+  Value(Tuple items) : data_(std::move(items)) {}
+  Value(Dict dict) : data_(std::move(dict)) {}
+  Value(Tensor tensor);
+  Value(Object object);
+  explicit Value(Data data) : data_(std::move(data)) {}
+
+  const Data& data() const {
+    return data_;
+  }
+  // A pointer to the alternative T of Data, null if it is another one.
+  template <typename T>
+  const T* get_if() const {
+    return std::get_if<T>(&data_);
+  }
+  bool is_none() const {
+    return data_.index() == 0;
+  }
+  // Null if this is not a tensor or not an object.
+  const Tensor* tensor() const;
+  const Object* object() const;
+
+  // The value of a dict's key, null if it is absent or this is no dict.
+  const Value* find(std::string_view key) const;
+  const Value* find(int64_t key) const;
+
+  // Building. set() adds an entry or replaces the one of that key; `this` must
+  // be a dict, and a list for append(): otherwise std::bad_variant_access.
+  Value& set(Value key, Value value);
+  Value& append(Value value);
+
+ private:
+  Data data_;
+};
+
+inline constexpr int kMaxValueDepth = 100;
+
+struct DictEntry {
+  Value key; // string, integer, real, bool, None or a tuple of those
+  Value value;
+};
+
+// A Python object that is kept as a record and never made: what would have been
+// called, with what, and the state it would have been given.
+struct Object {
+  enum class Call {
+    none, // the global itself, such as torch.float32
+    function, // name(*arguments)
+    constructor, // name.__new__(name, *arguments)
+  };
+  std::string name; // "module.Class"
+  Call call = Call::none;
+  List arguments;
+  Value state; // None if there is no state
+};
+
+Value make_dict();
+Value make_ordered_dict();
+
+// "a dict with 3 entries", "the string 'abc'", for messages.
+std::string describe(const Value& value);
+
+// True for equal dict keys as Python compares them (1 == 1.0 == True).
+bool same_key(const Value& a, const Value& b);
+
+} // namespace deepspeed::checkpoint
