@@ -1,0 +1,72 @@
+// Self-attention over packed sequences, one (sequence, head) at a time:
+// out = dropout(softmax(scale * q k^T)) v, without any padding or mask.
+//
+// Backward recomputes the probabilities from q, k and the saved log-sum-exp
+// (Dao et al., "FlashAttention", 2022, algorithm 4); nothing of size
+// length x length is stored. T is float or base::BFloat16; arithmetic in
+// float. Calls for different (sequence, head) pairs touch different memory and
+// may run on any thread in any order with the same result. Scratch memory is
+// per thread, grows to what the longest sequence needs, and is kept.
+//
+// Dropout of (query position i, key position j) of a head: row = head << 16 |
+// i, column = j, see dropout.h; so a sequence has at most 65,536 tokens.
+#pragma once
+
+#include <cstdint>
+
+#include "deepspeed/base/bfloat16.h"
+#include "deepspeed/kernels/dropout.h"
+
+namespace deepspeed::kernels {
+
+struct AttentionShape {
+  int64_t tokens = 0; // of the packed batch: the row length of lse
+  int64_t heads = 0;
+  int64_t head_dim = 0; // hidden = heads * head_dim
+  float scale = 0.0f; // usually 1 / sqrt(head_dim)
+};
+
+// One sequence: tokens [first, first + length) of the packed batch.
+struct Sequence {
+  int64_t first = 0;
+  int64_t length = 0;
+  uint64_t visit = 0; // for dropout
+};
+
+template <typename T>
+struct AttentionForward {
+  AttentionShape shape;
+  Dropout dropout; // of the probabilities
+  const T* qkv =
+      nullptr; // [tokens, 3 * hidden]: q | k | v, head h at h * head_dim
+
+  T* out = nullptr; // [tokens, hidden]
+  float* lse =
+      nullptr; // [heads, tokens], log-sum-exp of the scaled scores; or null
+};
+
+template <typename T>
+void attention_forward(
+    const AttentionForward<T>& args,
+    const Sequence& sequence,
+    int64_t head);
+
+template <typename T>
+struct AttentionBackward {
+  AttentionShape shape;
+  Dropout dropout;
+  const T* qkv = nullptr;
+  const T* out = nullptr; // of the forward pass
+  const float* lse = nullptr; // of the forward pass
+  const T* dout = nullptr; // [tokens, hidden]
+
+  T* dqkv = nullptr; // [tokens, 3 * hidden], overwritten
+};
+
+template <typename T>
+void attention_backward(
+    const AttentionBackward<T>& args,
+    const Sequence& sequence,
+    int64_t head);
+
+} // namespace deepspeed::kernels

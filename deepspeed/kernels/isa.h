@@ -1,0 +1,25 @@
+// Which instruction set the kernels run on.
+//
+// Every kernel is compiled for several instruction sets; the best one of the
+// machine is chosen at the first call. The environment variable DS_CPU_ISA
+// (scalar, avx2, avx512, neon) forces one; one that the machine lacks is an
+// error, never a silent downgrade.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace deepspeed::kernels {
+
+// The names of the instruction sets that this build has kernels for and this
+// machine can run, best first; "scalar" is always among them on x86.
+std::vector<std::string> available_isas();
+
+// The name of the one in use. Throws base::Error for a bad DS_CPU_ISA.
+std::string active_isa();
+
+// Uses this one from now on, for all threads. Not while kernels run. Throws
+// base::Error when the machine or the build lacks it.
+void force_isa(const std::string& name);
+
+} // namespace deepspeed::kernels
