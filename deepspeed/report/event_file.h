@@ -1,0 +1,40 @@
+// TensorBoard event files.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace deepspeed::report {
+
+// Appends scalars to FOLDER/events.out.tfevents.TIME.HOST.PID.0. The file is a
+// TFRecord file (tensorflow/core/lib/io/record_writer.h) of Event messages
+// (tensorflow/core/util/event.proto), encoded by hand. A resumed run makes a
+// new file, as SummaryWriter does. Not thread-safe.
+//
+// A curve is not worth a training run: a failed write gives one warning on
+// standard error, and later calls do nothing.
+class EventFile {
+ public:
+  // Error(cannot_create) if the file cannot be made.
+  explicit EventFile(const std::string& folder);
+  ~EventFile();
+  EventFile(const EventFile&) = delete;
+  EventFile& operator=(const EventFile&) = delete;
+
+  // TensorBoard keeps single precision.
+  void add_scalar(std::string_view tag, double value, int64_t step);
+  // Hands what was added to the kernel, so that TensorBoard sees it.
+  void flush();
+
+  const std::string& path() const {
+    return path_;
+  }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  std::string buffer_;
+};
+
+} // namespace deepspeed::report

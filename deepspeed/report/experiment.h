@@ -1,0 +1,54 @@
+// The folder of one experiment, named and filled as HelloDeepSpeed does.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "deepspeed/report/run_lock.h"
+#include "deepspeed/report/settings.h"
+
+namespace deepspeed::report {
+
+// bert_pretrain.YEAR.MONTH.DAY.HOUR.MINUTE.SECOND.IDENTIFIER in US/Pacific
+// time, without leading zeros.
+std::string experiment_name(int64_t unix_seconds, std::string_view identifier);
+
+// Eight of [a-z0-9], from the randomness of the operating system.
+std::string random_identifier();
+
+// A locked experiment folder. Movable; the lock goes with the object.
+class Experiment {
+ public:
+  // Makes a new folder in `checkpoint_dir` (all levels) and writes
+  // hparams.json, githash.log, gitdiff.log (of the current folder) and tb_dir/.
+  // Notes about a missing repository go to standard error. Error(cannot_create)
+  // if that fails.
+  static Experiment create(
+      const std::string& checkpoint_dir,
+      const Settings& settings);
+
+  // Locks an existing folder, to go on in it. Error(no_input) if it is not an
+  // experiment folder, Error(cannot_create) if it is in use or not writable.
+  // Read hparams.json after this.
+  static Experiment open(const std::string& folder);
+
+  const std::string& path() const {
+    return path_;
+  }
+  std::string hparams_path() const;
+  std::string metrics_path() const;
+  std::string report_path() const; // report.html
+  std::string events_path() const; // tb_dir
+
+  // Replaces hparams.json, when a resumed run has other settings. Error(io).
+  void save_settings(const Settings& settings) const;
+
+ private:
+  explicit Experiment(std::string path);
+
+  std::string path_;
+  RunLock lock_;
+};
+
+} // namespace deepspeed::report

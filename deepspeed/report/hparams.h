@@ -1,0 +1,24 @@
+// hparams.json: the settings of an experiment, in HelloDeepSpeed's format.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "deepspeed/report/settings.h"
+
+namespace deepspeed::report {
+
+// The stored settings as Python's json.dump(..., indent=2) prints them:
+// HelloDeepSpeed's 13 keys first, in its order, then ours.
+std::string to_hparams(const Settings& settings);
+
+// The settings of such a text. A missing key keeps its default, so a file of
+// the Python program is complete. Error(data) names the key and the value for a
+// wrong type, and the nearest name for an unknown key. `source` is shown in
+// messages. The values are not validated: see validate().
+Settings parse_hparams(std::string_view text, const std::string& source);
+
+// Reads a file of at most 1 MiB. Error(no_input) if there is none.
+Settings read_hparams(const std::string& path);
+
+} // namespace deepspeed::report
