@@ -1,0 +1,32 @@
+// Batches on disk, so that other programs train on exactly the same ones.
+#pragma once
+
+#include <string>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/text/batch.h"
+
+namespace deepspeed::text {
+
+// One line of JSON: {"ids": [...], "positions": [...], "cu_seqlens": [...],
+// "masked": [...], "labels": [...], "visits": [...]}, as in PackedBatch.
+std::string batch_to_json(const PackedBatch& batch);
+// The opposite. `where` is "FILE:LINE" for Error(data).
+PackedBatch batch_from_json(const std::string& line, const std::string& where);
+
+// A file of such lines that appears when it is complete. Not thread-safe.
+class BatchFileWriter {
+ public:
+  explicit BatchFileWriter(const std::string& path) : file_(path) {}
+  void write(const PackedBatch& batch) {
+    file_.write(batch_to_json(batch) + "\n");
+  }
+  void commit() {
+    file_.commit();
+  }
+
+ private:
+  base::AtomicFile file_;
+};
+
+} // namespace deepspeed::text

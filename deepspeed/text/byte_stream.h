@@ -1,0 +1,58 @@
+// Bytes of a text file, plain or compressed, in bounded memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace deepspeed::text {
+
+// What identifies the content of a file as long as nobody forges it. The time
+// of the last change of the inode cannot be set by a program, the other can.
+struct FileStamp {
+  uint64_t size = 0;
+  uint64_t inode = 0;
+  int64_t modified_ns = 0;
+  int64_t changed_ns = 0;
+
+  bool operator==(const FileStamp&) const = default;
+};
+
+// Error(no_input) if `path` is not a regular file that can be read. Pipes and
+// devices are refused: they could be read only once.
+FileStamp stamp_of(const std::string& path);
+
+// A sequence of bytes that is read once. Not thread-safe.
+class ByteStream {
+ public:
+  virtual ~ByteStream() = default;
+  // Fills a front part of `buffer` and returns its size: 0 at the end only.
+  virtual size_t read(std::span<char> buffer) = 0;
+};
+
+// A regular file. Its end is checked: Error(data) if the file was changed since
+// it was opened. `bytes_read` (may be null) counts what was taken from disk.
+std::unique_ptr<ByteStream> open_file(
+    const std::string& path,
+    uint64_t* bytes_read = nullptr);
+
+// The bytes of `text`, which must outlive the stream.
+std::unique_ptr<ByteStream> open_memory(std::string_view text);
+
+enum class Compression { none, gzip, zstd };
+
+// By the ending of the name: .gz, .zst.
+Compression compression_of(std::string_view name);
+
+// Decompresses all members of a gzip file (RFC 1952) or all frames of a zstd
+// file (RFC 8878, windows of up to 128 MiB). Throws Error(data) with `name` for
+// a damaged or truncated input.
+std::unique_ptr<ByteStream> decompress(
+    Compression compression,
+    std::unique_ptr<ByteStream> compressed,
+    const std::string& name);
+
+} // namespace deepspeed::text

@@ -1,0 +1,100 @@
+// Token ids of a whole source in one memory-mapped file, made once.
+//
+// cache_file.h describes the bytes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "deepspeed/base/mapped_file.h"
+#include "deepspeed/text/source.h"
+#include "deepspeed/text/tokenizer.h"
+
+namespace deepspeed::text {
+
+// RoBERTa has 512 positions, two of them for <s> and </s>: a sample is stored
+// up to here, whatever --max_seq_length is.
+constexpr uint32_t kMaxSampleIds = 510;
+
+struct CacheRequest {
+  std::string source; // a file or a folder, see list_sources()
+  std::string text_column = "text"; // of .jsonl files
+  // Folder of the cache, made if missing; "" keeps the tokens in memory.
+  std::string cache_dir;
+  int threads = 0; // that tokenize; 0: as many as the machine has
+  // Check all bytes of a cache that exists. Caches up to 64 MiB always are.
+  bool verify = false;
+  // Called now and then by the calling thread with bytes done and in all.
+  std::function<void(uint64_t, uint64_t)> progress;
+};
+
+// $DEEPSPEED_CACHE_DIR, else $XDG_CACHE_HOME/deepspeed.cpp, else
+// ~/.cache/deepspeed.cpp; "" if none of them is set.
+std::string default_cache_dir();
+
+// The samples of a source as token ids, without <s> and </s>, in the order of
+// the files. Constant after construction; safe to read from many threads.
+class TokenCache {
+ public:
+  // Opens and checks a cache file. Error(data) if it is damaged.
+  TokenCache(const std::string& path, bool verify);
+  // The same for the bytes of such a file in memory.
+  explicit TokenCache(std::string bytes);
+  TokenCache(TokenCache&&) noexcept;
+  TokenCache& operator=(TokenCache&&) noexcept;
+  ~TokenCache();
+
+  // Number of samples: at least 1.
+  uint64_t size() const {
+    return samples_;
+  }
+  // Number of ids of all samples.
+  uint64_t tokens() const {
+    return tokens_;
+  }
+  // Number of ids of sample i: 1 to kMaxSampleIds. i < size().
+  uint32_t length(uint64_t i) const;
+  // Writes the first min(length(i), max_ids) ids to `out`; returns how many.
+  // Throws Error(data) for an id that is not in the vocabulary.
+  uint32_t copy(uint64_t i, uint32_t max_ids, int32_t* out) const;
+
+  // Ids of the tokenizer that made it.
+  uint32_t vocab_size() const {
+    return vocab_size_;
+  }
+  // Bytes of the sources that belong to these ids: 32 hexadecimal digits.
+  const std::string& key() const {
+    return key_;
+  }
+  // "" if the tokens are in memory only.
+  const std::string& path() const {
+    return file_.path();
+  }
+
+ private:
+  void read_footer(bool verify);
+  std::span<const std::byte> bytes() const;
+  uint64_t offset(uint64_t i) const;
+
+  base::MappedFile file_;
+  std::string memory_;
+  std::string key_;
+  uint64_t samples_ = 0;
+  uint64_t tokens_ = 0;
+  uint32_t vocab_size_ = 0;
+  uint32_t token_bytes_ = 0;
+};
+
+// The cache of a source, made if there is none. Two runs may call this at once:
+// one makes it, the other waits. A cache belongs to the content of the files,
+// their names, the tokenizer and the text column; a damaged one is made again
+// with a warning. When the folder cannot be written, the tokens stay in memory,
+// with a warning. Throws Error(no_input) or Error(data) for the source.
+TokenCache open_or_build(
+    const CacheRequest& request,
+    std::shared_ptr<const Tokenizer> tokenizer);
+
+} // namespace deepspeed::text
