@@ -1,0 +1,73 @@
+# The front door. Each target sets up what it needs; `make help` lists them.
+TORCH_ROOT ?= $(CURDIR)/.deps/site/torch
+PYTHON := $(or $(wildcard .deps/venv/bin/python),python3)
+PEERS := .peers
+SECONDS ?= 60
+PREFIX ?= /usr/local
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build data data-large peers pretrain test unit-test \
+	parity lint tidy bench fuzz asan tsan install clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
+		Makefile
+
+setup: ## install what is missing: Debian packages, libtorch into .deps/
+	tools/setup.sh
+
+build: setup ## build the programs into build/bin/
+	cmake --preset release -DTORCH_ROOT=$(TORCH_ROOT) --log-level=NOTICE
+	cmake --build --preset release
+
+data: setup ## fetch the corpus and the roberta-base tokenizer into data/
+	.deps/venv/bin/python tools/data/make_data.py
+
+data-large: setup ## the larger corpus, data/encyclopedia-large
+	.deps/venv/bin/python tools/data/make_data.py --large
+
+peers: ## install the Python programs we are compared with into .peers/
+	tools/peers.sh
+
+pretrain: build data ## train for 300 steps, evaluate, fill a mask
+	tools/pretrain.sh
+
+test: unit-test parity ## install, build and run all tests
+
+unit-test: build data ## the C++ tests, the lints' tests, the install test
+	ctest --test-dir build --output-on-failure --no-tests=error \
+		--output-junit test_results.xml
+
+# After the unit tests, so that the two never share the cores.
+parity: unit-test ## compare with the Python peers, when they are there
+	@if [ -x $(PEERS)/bin/python ]; then \
+		$(PEERS)/bin/python -m pytest -q tests/parity \
+			--junitxml build/parity_results.xml; \
+	else \
+		echo "parity tests: NOT RUN, the Python peers are not installed" \
+			"(make peers)"; \
+	fi
+
+lint: ## include arrows, size budgets, words, format
+	tools/lint.sh
+
+tidy: ## clang-tidy over the torch-free folders
+	cmake --preset asan --log-level=NOTICE
+	run-clang-tidy -quiet -p build-asan 'deepspeed/[a-z]+/[a-z_]+\.cpp$$'
+
+bench: build data ## the benchmarks of docs/benchmarks.md
+	tools/bench.sh
+
+fuzz: ## fuzz every parser, SECONDS=60 in all
+	tools/fuzz.sh $(SECONDS)
+
+asan tsan: ## the torch-free tests under a sanitizer
+	cmake --preset $@ --log-level=NOTICE
+	cmake --build --preset $@
+	ctest --preset $@ --output-junit test_results.xml
+
+install: build ## install to PREFIX=/usr/local
+	cmake --install build --prefix $(PREFIX)
+
+clean: ## remove the build folders (keeps .deps, .peers and data)
+	rm -rf build build-asan build-tsan build-debug build-fuzz

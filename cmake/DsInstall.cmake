@@ -1,1 +1,46 @@
+# cmake --install: libraries, headers, programs and a package for find_package.
+#
+# Two export sets, so that a program that needs no tensors needs no libtorch:
+# find_package(deepspeed COMPONENTS base) gives deepspeed::base alone.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/deepspeed)
 
+install(
+  DIRECTORY deepspeed
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING
+  PATTERN "*.h"
+  PATTERN "*_test*" EXCLUDE)
+
+set_target_properties(ds_base PROPERTIES EXPORT_NAME base)
+install(TARGETS ds_base EXPORT deepspeedBaseTargets)
+install(EXPORT deepspeedBaseTargets NAMESPACE deepspeed::
+        DESTINATION ${package_dir})
+if(DS_WITH_TORCH)
+  install(TARGETS deepspeed EXPORT deepspeedTorchTargets)
+  install(EXPORT deepspeedTorchTargets NAMESPACE deepspeed::
+          DESTINATION ${package_dir})
+  install(FILES cmake/FindLibtorch.cmake DESTINATION ${package_dir})
+endif()
+
+# The programs lie below programs/; those that need tensors know where libtorch
+# lies by the rpath of Libtorch::torch.
+get_property(programs DIRECTORY programs PROPERTY BUILDSYSTEM_TARGETS)
+foreach(program ${programs})
+  get_target_property(type ${program} TYPE)
+  if(type STREQUAL EXECUTABLE)
+    install(TARGETS ${program})
+  endif()
+endforeach()
+
+configure_package_config_file(
+  cmake/deepspeedConfig.cmake.in ${CMAKE_BINARY_DIR}/deepspeedConfig.cmake
+  INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(
+  ${CMAKE_BINARY_DIR}/deepspeedConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/deepspeedConfig.cmake
+              ${CMAKE_BINARY_DIR}/deepspeedConfigVersion.cmake
+        DESTINATION ${package_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
