@@ -53,20 +53,22 @@ class Progress {
   void finish();
 
  private:
-  void draw(const std::string& line);
+  void draw();
 
   ProgressOptions options_;
   double start_ = 0;
   double last_output_ = 0;
   StepStatus last_;
-  bool drawn_ = false; // a status line is on the screen
+  bool drawn_ = false; // a status line is on the terminal
   bool pending_ = false; // the last status was not shown
 };
 
-// The line above. `seconds_left` < 0: not known yet.
+// The line above. `seconds_left` < 0: not known yet. With `columns` > 0 the
+// less important parts are left out until it fits.
 std::string status_line(
     const StepStatus& status,
     int64_t total_steps,
-    double seconds_left);
+    double seconds_left,
+    int columns = 0);
 
 } // namespace deepspeed::report

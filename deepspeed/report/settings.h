@@ -124,7 +124,7 @@ struct Field {
 // pointers are valid as long as `settings`.
 std::vector<Field> fields_of(Settings& settings);
 
-// The value as JSON shows it, as Python's repr writes floats: 0.15, 1e-08.
+// The value as hparams.json has it, but text without quotes: 0.15, 1e-08.
 std::string value_text(const Field& field);
 
 // A setting that differs between two Settings.

@@ -1,0 +1,121 @@
+// TensorBoard event files.
+#include "deepspeed/report/event_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/report/append_file.h"
+#include "deepspeed/report/crc32c.h"
+#include "deepspeed/report/system_info.h"
+
+namespace deepspeed::report {
+namespace {
+
+// Protocol buffers: a field starts with its number << 3 | wire type, where the
+// types are 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
+void put_varint(std::string& out, uint64_t value) {
+  while (value >= 0x80) {
+    out += static_cast<char>(value | 0x80);
+    value >>= 7;
+  }
+  out += static_cast<char>(value);
+}
+
+template <typename Integer>
+void put_little_endian(std::string& out, Integer value) {
+  for (size_t i = 0; i < sizeof(value); ++i) {
+    out += static_cast<char>(value >> (8 * i));
+  }
+}
+
+void put_bytes(std::string& out, int field, std::string_view bytes) {
+  put_varint(out, field << 3 | 2);
+  put_varint(out, bytes.size());
+  out += bytes;
+}
+
+// An Event with wall_time = 1 set.
+std::string start_event() {
+  const double now = std::chrono::duration<double>(
+                         std::chrono::system_clock::now().time_since_epoch())
+                         .count();
+  std::string event;
+  put_varint(event, 1 << 3 | 1);
+  put_little_endian(event, std::bit_cast<uint64_t>(now));
+  return event;
+}
+
+// u64 length, its masked checksum, the data, their masked checksum.
+void put_record(std::string& out, std::string_view data) {
+  std::string length;
+  put_little_endian<uint64_t>(length, data.size());
+  out += length;
+  put_little_endian(out, masked_crc32c(length));
+  out += data;
+  put_little_endian(out, masked_crc32c(data));
+}
+
+std::string event_name(int attempt) {
+  std::array<char, 32> time{};
+  std::snprintf(
+      time.data(),
+      time.size(),
+      "%010lld",
+      static_cast<long long>(std::time(nullptr)));
+  return std::string("events.out.tfevents.") + time.data() + "." + host_name() +
+      "." + std::to_string(::getpid()) + "." + std::to_string(attempt);
+}
+
+} // namespace
+
+EventFile::EventFile(const std::string& folder) {
+  for (int attempt = 0; fd_ < 0; ++attempt) {
+    path_ = folder + "/" + event_name(attempt);
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd_ < 0 && errno != EEXIST) {
+      throw base::system_error(
+          base::ExitCode::cannot_create, "cannot make", path_, errno);
+    }
+  }
+  std::string event = start_event();
+  put_bytes(event, 3, "brain.Event:2"); // Event.file_version
+  put_record(buffer_, event);
+  flush();
+}
+
+EventFile::~EventFile() {
+  flush();
+  if (fd_ >= 0) {
+    ::close(fd_);
+  }
+}
+
+void EventFile::add_scalar(std::string_view tag, double value, int64_t step) {
+  std::string scalar; // Summary.Value
+  put_bytes(scalar, 1, tag);
+  put_varint(scalar, 2 << 3 | 5); // simple_value
+  put_little_endian(scalar, std::bit_cast<uint32_t>(static_cast<float>(value)));
+  std::string summary;
+  put_bytes(summary, 1, scalar); // Summary.value
+  std::string event = start_event();
+  put_varint(event, 2 << 3); // Event.step
+  put_varint(event, static_cast<uint64_t>(step));
+  put_bytes(event, 5, summary); // Event.summary
+  put_record(buffer_, event);
+}
+
+void EventFile::flush() {
+  append_or_close(fd_, path_, buffer_);
+  buffer_.clear();
+}
+
+} // namespace deepspeed::report

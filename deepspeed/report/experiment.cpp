@@ -1,0 +1,175 @@
+// The folder of one experiment, named and filled as HelloDeepSpeed does.
+#include "deepspeed/report/experiment.h"
+
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <ctime>
+#include <filesystem>
+#include <optional>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/report/git_state.h"
+#include "deepspeed/report/hparams.h"
+#include "deepspeed/report/pacific_time.h"
+
+namespace deepspeed::report {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+
+std::string join(const std::string& folder, std::string_view name) {
+  return folder + "/" + std::string(name);
+}
+
+void make_folders(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) {
+    throw base::system_error(
+        ExitCode::cannot_create, "cannot make the folder", path, error.value());
+  }
+}
+
+// A folder of its own: another run may have been started in the same second.
+std::string make_experiment_folder(const std::string& checkpoint_dir) {
+  make_folders(checkpoint_dir);
+  for (;;) {
+    const std::string path = join(
+        checkpoint_dir,
+        experiment_name(std::time(nullptr), random_identifier()));
+    if (::mkdir(path.c_str(), 0777) == 0) {
+      base::sync_folder(checkpoint_dir);
+      return path;
+    }
+    if (errno != EEXIST) {
+      throw base::system_error(
+          ExitCode::cannot_create,
+          "cannot make the experiment folder",
+          path,
+          errno);
+    }
+  }
+}
+
+void write_git_files(const std::string& folder) {
+  const std::optional<std::string> hash =
+      git_output({"log", "-1", "--format=%H"});
+  const std::optional<std::string> diff = git_output({"diff"});
+  if (hash) {
+    base::write_file_atomically(join(folder, checkpoint::kGitHashFile), *hash);
+  }
+  if (diff) {
+    base::write_file_atomically(join(folder, checkpoint::kGitDiffFile), *diff);
+  }
+  if (!hash || !diff) {
+    const char* missing = hash ? "diff" : diff ? "hash" : "hash and diff";
+    base::log_info(
+        std::string("the current folder is not in a git repository with a "
+                    "commit, or git is missing: the ") +
+        missing + " of the code will not be stored");
+  }
+}
+
+} // namespace
+
+std::string experiment_name(int64_t unix_seconds, std::string_view identifier) {
+  const CivilTime time = pacific_time(unix_seconds);
+  std::string name = "bert_pretrain";
+  for (const int part :
+       {time.year, time.month, time.day, time.hour, time.minute, time.second}) {
+    name += "." + std::to_string(part);
+  }
+  return name + "." + std::string(identifier);
+}
+
+std::string random_identifier() {
+  static constexpr std::string_view kAlphabet =
+      "abcdefghijklmnopqrstuvwxyz0123456789";
+  std::string identifier;
+  while (identifier.size() < 8) {
+    std::array<unsigned char, 32> bytes{};
+    if (::getrandom(bytes.data(), bytes.size(), 0) < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      throw base::system_error(
+          ExitCode::internal, "no randomness", "getrandom", errno);
+    }
+    for (const unsigned char byte : bytes) {
+      // 252 = 7 * 36: each character is equally likely.
+      if (byte < 252 && identifier.size() < 8) {
+        identifier += kAlphabet[byte % kAlphabet.size()];
+      }
+    }
+  }
+  return identifier;
+}
+
+Experiment::Experiment(std::string path)
+    : path_(std::move(path)), lock_(path_) {}
+
+Experiment Experiment::create(
+    const std::string& checkpoint_dir,
+    const Settings& settings) {
+  Experiment experiment(make_experiment_folder(checkpoint_dir));
+  make_folders(experiment.events_path());
+  experiment.save_settings(settings);
+  write_git_files(experiment.path());
+  return experiment;
+}
+
+Experiment Experiment::open(const std::string& folder) {
+  std::string path = folder;
+  while (path.size() > 1 && path.back() == '/') {
+    path.pop_back();
+  }
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) {
+    throw Error(
+        ExitCode::no_input,
+        "there is no experiment folder of this name",
+        path,
+        "--load_checkpoint_dir takes a folder that holds hparams.json");
+  }
+  if (!std::filesystem::exists(join(path, checkpoint::kHparamsFile), ignored)) {
+    throw Error(
+        ExitCode::no_input,
+        "this is not an experiment folder: it has no hparams.json",
+        path,
+        "--load_checkpoint_dir takes a folder named bert_pretrain.*");
+  }
+  Experiment experiment(path);
+  if (::access(path.c_str(), W_OK | X_OK) != 0) {
+    throw base::system_error(
+        ExitCode::cannot_create, "cannot write to the folder", path, errno);
+  }
+  make_folders(experiment.events_path());
+  return experiment;
+}
+
+std::string Experiment::hparams_path() const {
+  return join(path_, checkpoint::kHparamsFile);
+}
+std::string Experiment::metrics_path() const {
+  return join(path_, checkpoint::kMetricsFile);
+}
+std::string Experiment::report_path() const {
+  return join(path_, checkpoint::kReportFile);
+}
+std::string Experiment::events_path() const {
+  return join(path_, checkpoint::kTensorBoardFolder);
+}
+
+void Experiment::save_settings(const Settings& settings) const {
+  base::write_file_atomically(hparams_path(), to_hparams(settings));
+}
+
+} // namespace deepspeed::report

@@ -1,0 +1,143 @@
+// hparams.json: the settings of an experiment, in HelloDeepSpeed's format.
+#include "deepspeed/report/hparams.h"
+
+#include <limits>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
+
+namespace deepspeed::report {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+using base::Json;
+
+constexpr uint64_t kMostBytes = 1 << 20;
+
+// `value` for a message: its beginning, if it is long.
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  if (text.size() > 60) {
+    text = text.substr(0, 57) + "...";
+  }
+  return text;
+}
+
+// Writes a JSON value into a field; returns what was expected if it is not
+// that.
+struct Assign {
+  const Json& value;
+
+  const char* operator()(int64_t* to) const {
+    // nlohmann keeps what does not fit into int64 as uint64 or double.
+    if (!value.is_number_integer() ||
+        (value.is_number_unsigned() &&
+         value.get<uint64_t>() >
+             static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))) {
+      return "a whole number";
+    }
+    *to = value.get<int64_t>();
+    return nullptr;
+  }
+  const char* operator()(double* to) const {
+    // Python writes 0 for a flag that was given as 0.
+    if (!value.is_number()) {
+      return "a number";
+    }
+    *to = value.get<double>();
+    return nullptr;
+  }
+  const char* operator()(bool* to) const {
+    if (!value.is_boolean()) {
+      return "true or false";
+    }
+    *to = value.get<bool>();
+    return nullptr;
+  }
+  const char* operator()(std::string* to) const {
+    if (!value.is_string()) {
+      return "a text";
+    }
+    *to = value.get<std::string>();
+    return nullptr;
+  }
+};
+
+[[noreturn]] void refuse_key(
+    const std::string& key,
+    const std::vector<Field>& fields,
+    const std::string& source) {
+  std::vector<std::string> names;
+  for (const Field& field : fields) {
+    if (field.stored) {
+      names.push_back(field.name);
+    }
+  }
+  const std::string nearest = base::nearest_name(key, names);
+  throw Error(
+      ExitCode::data,
+      "unknown key " + shown(key),
+      source,
+      nearest.empty() ? "" : "did you mean \"" + nearest + "\"?");
+}
+
+} // namespace
+
+std::string to_hparams(const Settings& settings) {
+  Settings copy = settings;
+  std::string text = "{";
+  for (const Field& field : fields_of(copy)) {
+    if (!field.stored) {
+      continue;
+    }
+    std::string value = value_text(field);
+    if (std::holds_alternative<std::string*>(field.value)) {
+      value = Json(value).dump(-1, ' ', /*ensure_ascii=*/true);
+    }
+    text += text.size() > 1 ? ",\n" : "\n";
+    text += "  \"" + field.name + "\": " + value;
+  }
+  return text + "\n}";
+}
+
+Settings parse_hparams(std::string_view text, const std::string& source) {
+  const Json document =
+      base::parse_json(text, source, {.comments = false, .max_depth = 16});
+  if (!document.is_object()) {
+    throw Error(
+        ExitCode::data,
+        "settings must be a JSON object, not " + shown(document),
+        source,
+        "");
+  }
+  Settings settings;
+  const std::vector<Field> fields = fields_of(settings);
+  for (const auto& [key, value] : document.items()) {
+    const Field* found = nullptr;
+    for (const Field& field : fields) {
+      if (field.stored && field.name == key) {
+        found = &field;
+      }
+    }
+    if (found == nullptr) {
+      refuse_key(key, fields, source);
+    }
+    const char* expected = std::visit(Assign{value}, found->value);
+    if (expected != nullptr) {
+      throw Error(
+          ExitCode::data,
+          key + " must be " + expected + ", not " + shown(value),
+          source,
+          "");
+    }
+  }
+  return settings;
+}
+
+Settings read_hparams(const std::string& path) {
+  return parse_hparams(base::read_file(path, kMostBytes), path);
+}
+
+} // namespace deepspeed::report

@@ -1,0 +1,295 @@
+// The command line of the training programs.
+#include "deepspeed/report/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed::report {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+
+// "--Checkpoint-dir=x" -> "--Checkpoint_dir=x": the name only, not the value.
+std::string with_underscores(std::string argument) {
+  if (argument.starts_with("--") && argument.size() > 2) {
+    const size_t end = std::min(argument.find('='), argument.size());
+    std::replace(argument.begin() + 2, argument.begin() + end, '-', '_');
+  }
+  return argument;
+}
+
+// Reads a command-line value into a field; returns what was expected if it is
+// not that.
+struct Assign {
+  const std::string& text;
+
+  template <typename Number>
+  bool parse(Number* to) const {
+    const char* end = text.data() + text.size();
+    const auto result = std::from_chars(text.data(), end, *to);
+    return result.ec == std::errc() && result.ptr == end;
+  }
+  const char* operator()(int64_t* to) const {
+    return parse(to) ? nullptr : "a whole number";
+  }
+  const char* operator()(double* to) const {
+    return parse(to) ? nullptr : "a number";
+  }
+  const char* operator()(bool* to) const {
+    std::string lower = text;
+    std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    });
+    *to = lower.empty() || lower == "true" || lower == "1";
+    return *to || lower == "false" || lower == "0" ? nullptr : "true or false";
+  }
+  const char* operator()(std::string* to) const {
+    *to = text;
+    return nullptr;
+  }
+};
+
+bool is_switch(const Field& field) {
+  return std::holds_alternative<bool*>(field.value);
+}
+
+[[noreturn]] void refuse(
+    const std::string& what,
+    const std::string& where,
+    const std::string& hint) {
+  throw Error(ExitCode::usage, what, where, hint);
+}
+
+[[noreturn]] void refuse_argument(
+    const std::string& argument,
+    const std::vector<Field>& fields,
+    const ProgramText& program) {
+  const std::string help = program.name + " --help lists all flags";
+  if (!argument.starts_with("-")) {
+    refuse("unexpected argument \"" + argument + "\"", "", help);
+  }
+  const std::string flag = argument.substr(0, argument.find('='));
+  std::vector<std::string> flags{"--help", "--version"};
+  for (const Field& field : fields) {
+    flags.push_back("--" + field.name);
+  }
+  const std::string nearest = base::nearest_name(flag, flags);
+  refuse(
+      "unknown flag " + flag,
+      "",
+      nearest.empty() ? help : "did you mean " + nearest + "?");
+}
+
+void check_folders(const Settings& settings, const ProgramText& program) {
+  const bool start = !settings.folders.checkpoint_dir.empty();
+  const bool go_on = !settings.folders.load_checkpoint_dir.empty();
+  if (start && go_on) {
+    refuse(
+        "Cannot specify both checkpoint_dir and load_checkpoint_dir",
+        "--checkpoint_dir " + settings.folders.checkpoint_dir +
+            "  --load_checkpoint_dir " + settings.folders.load_checkpoint_dir,
+        "--checkpoint_dir starts a new run, --load_checkpoint_dir goes on");
+  }
+  // Nothing is written with these two.
+  const bool writes =
+      !settings.machine.print_config && !settings.machine.dry_run;
+  if (!start && !go_on && writes) {
+    refuse(
+        "Need to specify one of checkpoint_dir or load_checkpoint_dir",
+        "",
+        program.name + " --checkpoint_dir ./experiments");
+  }
+}
+
+// CLI11's view of the flags: every value is text, read by Assign later.
+class Parser {
+ public:
+  explicit Parser(const std::vector<Field>& fields) {
+    app_.set_help_flag();
+    app_.allow_extras();
+    app_.add_flag("-h,--help", help);
+    app_.add_flag("--version", version);
+    for (const Field& field : fields) {
+      CLI::Option* option = app_.add_option("--" + field.name, field.help);
+      option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      if (is_switch(field)) {
+        option->expected(0, 1);
+        app_.add_flag("--no_" + field.name)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      }
+    }
+  }
+
+  void parse(const std::vector<std::string>& arguments) {
+    std::vector<std::string> reversed; // as CLI11 takes them
+    for (const std::string& argument : arguments) {
+      reversed.insert(reversed.begin(), with_underscores(argument));
+    }
+    try {
+      app_.parse(reversed);
+    } catch (const CLI::ParseError& error) {
+      refuse(error.what(), "", "");
+    }
+  }
+
+  std::vector<std::string> unknown() const {
+    return app_.remaining();
+  }
+  size_t count(const std::string& flag) const {
+    return app_.count(flag);
+  }
+  std::string value(const std::string& flag) const {
+    const auto results = app_.get_option(flag)->results();
+    return results.empty() ? "" : results.back();
+  }
+
+  bool help = false;
+  bool version = false;
+
+ private:
+  CLI::App app_;
+};
+
+void assign_fields(
+    const Parser& parser,
+    const std::vector<Field>& fields,
+    std::set<std::string>& given) {
+  for (const Field& field : fields) {
+    const std::string flag = "--" + field.name;
+    if (is_switch(field) && parser.count("--no_" + field.name) > 0) {
+      if (parser.count(flag) > 0) {
+        refuse(
+            "both " + flag + " and --no_" + field.name + " are given", "", "");
+      }
+      *std::get<bool*>(field.value) = false;
+      given.insert(field.name);
+      continue;
+    }
+    if (parser.count(flag) == 0) {
+      continue;
+    }
+    const std::string text = parser.value(flag);
+    const char* expected = std::visit(Assign{text}, field.value);
+    if (expected != nullptr) {
+      refuse(flag + " must be " + expected + ", not \"" + text + "\"", "", "");
+    }
+    given.insert(field.name);
+  }
+}
+
+std::string padded(std::string text, size_t width) {
+  text.resize(std::max(width, text.size()), ' ');
+  return text;
+}
+
+} // namespace
+
+Options parse_options(
+    const std::vector<std::string>& arguments,
+    const ProgramText& program) {
+  Options options;
+  const std::vector<Field> fields = fields_of(options.settings);
+  Parser parser(fields);
+  parser.parse(arguments);
+  if (parser.help || parser.version) {
+    options.answer = parser.help ? help_text(program) : program.version;
+    if (!options.answer.ends_with("\n")) {
+      options.answer += "\n";
+    }
+    return options;
+  }
+  for (const std::string& argument : parser.unknown()) {
+    refuse_argument(argument, fields, program);
+  }
+  assign_fields(parser, fields, options.given);
+  check_folders(options.settings, program);
+  return options;
+}
+
+std::string help_text(const ProgramText& program) {
+  Settings defaults;
+  std::vector<std::string> headings{"Folders"};
+  std::map<std::string, std::string> groups;
+  size_t width = 0;
+  const std::vector<Field> fields = fields_of(defaults);
+  const auto left_side = [](const Field& field) {
+    const std::string value = value_text(field);
+    return "  --" + field.name +
+        (is_switch(field)    ? ""
+             : value.empty() ? " TEXT"
+                             : " " + value);
+  };
+  for (const Field& field : fields) {
+    width = std::max(width, left_side(field).size());
+  }
+  for (const Field& field : fields) {
+    if (!groups.contains(field.group) && field.group != headings[0]) {
+      headings.push_back(field.group);
+    }
+    std::string help = field.help;
+    std::string choices;
+    for (const std::string& choice : field.choices) {
+      choices += (choices.empty() ? "" : ", ") + choice;
+    }
+    if (!choices.empty()) {
+      help = choices + (help.empty() ? "" : "; ") + help;
+    }
+    groups[field.group] += padded(left_side(field), width + 2) + help + "\n";
+  }
+  std::string text = program.name + ": " + program.summary +
+      "\n\nusage: " + program.name + " --checkpoint_dir DIR [flags]\n       " +
+      program.name +
+      " --load_checkpoint_dir EXPERIMENT [flags]\n\n"
+      "Flags are shown with their defaults. --flag VALUE and --flag=VALUE, "
+      "- and _ mean\nthe same; a switch is turned off by --no_flag.\n";
+  for (const std::string& heading : headings) {
+    text += "\n" + heading + "\n" + groups[heading];
+  }
+  return text + "\nOther\n" + padded("  -h, --help", width + 2) +
+      "print this text\n" + padded("  --version", width + 2) +
+      "print versions\n";
+}
+
+ResumedSettings resume_settings(
+    const Settings& stored,
+    const Options& options) {
+  ResumedSettings resumed{stored, {}};
+  resumed.settings.folders = options.settings.folders;
+  Settings given = options.settings;
+  const std::vector<Field> to = fields_of(resumed.settings);
+  const std::vector<Field> from = fields_of(given);
+  std::string contradictions;
+  for (size_t i = 0; i < to.size(); ++i) {
+    const bool momentary = !to[i].stored;
+    if (!momentary && !options.given.contains(to[i].name)) {
+      continue;
+    }
+    const std::string saved = value_text(to[i]);
+    const std::string wanted = value_text(from[i]);
+    if (to[i].shapes_model && saved != wanted) {
+      contradictions += (contradictions.empty() ? "" : "\n  ") + to[i].name +
+          ": saved " + saved + ", given " + wanted;
+    }
+    std::visit(
+        [&](auto* target) {
+          *target = *std::get<decltype(target)>(from[i].value);
+        },
+        to[i].value);
+  }
+  if (!contradictions.empty()) {
+    throw Error(
+        ExitCode::config,
+        "the saved model has another shape than the flags ask for",
+        contradictions,
+        "leave these flags out, or start a new run with --checkpoint_dir");
+  }
+  resumed.changes = differences(stored, resumed.settings);
+  return resumed;
+}
+
+} // namespace deepspeed::report

@@ -1,0 +1,100 @@
+// One run per experiment folder.
+#include "deepspeed/report/run_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/report/pacific_time.h"
+#include "deepspeed/report/system_info.h"
+
+namespace deepspeed::report {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+
+std::string self_description() {
+  const CivilTime now = utc_time(std::time(nullptr));
+  std::array<char, 32> started{};
+  std::snprintf(
+      started.data(),
+      started.size(),
+      "%04d-%02d-%02dT%02d:%02d:%02dZ",
+      now.year,
+      now.month,
+      now.day,
+      now.hour,
+      now.minute,
+      now.second);
+  return "host " + host_name() + ", pid " + std::to_string(::getpid()) +
+      ", started " + started.data() + "\n";
+}
+
+// The first line of the lock file, printable characters only.
+std::string holder_of(int fd) {
+  std::array<char, 256> text{};
+  const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
+  std::string holder;
+  for (ssize_t i = 0; i < n && text[i] != '\n'; ++i) {
+    holder += text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+  }
+  return holder.empty() ? "another process" : holder;
+}
+
+} // namespace
+
+RunLock::RunLock(const std::string& folder) {
+  const std::string path = folder + "/.lock";
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) {
+    throw base::system_error(
+        ExitCode::cannot_create, "cannot make the lock", path, errno);
+  }
+  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    const int saved_errno = errno;
+    if (saved_errno == EINTR) {
+      continue;
+    }
+    const std::string holder = holder_of(fd_);
+    ::close(std::exchange(fd_, -1));
+    if (saved_errno != EWOULDBLOCK) {
+      throw base::system_error(
+          ExitCode::cannot_create, "cannot lock", path, saved_errno);
+    }
+    throw Error(
+        ExitCode::cannot_create,
+        "another run is using this experiment folder: " + holder,
+        path,
+        "wait for it, stop it, or use another folder");
+  }
+  // Only for people: the lock holds without the text.
+  const std::string text = self_description();
+  if (::ftruncate(fd_, 0) == 0) {
+    [[maybe_unused]] const ssize_t n =
+        ::pwrite(fd_, text.data(), text.size(), 0);
+  }
+}
+
+RunLock::~RunLock() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+  }
+}
+
+RunLock::RunLock(RunLock&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)) {}
+
+RunLock& RunLock::operator=(RunLock&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+} // namespace deepspeed::report

@@ -1,0 +1,66 @@
+// Stopping a run from outside: finish the step, save, exit.
+#include "deepspeed/report/stop_signal.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string_view>
+
+namespace deepspeed::report {
+namespace {
+
+std::atomic<int> stop_requested{0};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+void say(std::string_view text) {
+  [[maybe_unused]] const ssize_t n =
+      ::write(STDERR_FILENO, text.data(), text.size());
+}
+
+// Only async-signal-safe calls: an atomic, write and _exit.
+void on_signal(int signal) {
+  const int saved_errno = errno;
+  int none = 0;
+  if (stop_requested.compare_exchange_strong(none, signal)) {
+    say(signal == SIGINT ? "\nstopping: this step is finished and saved "
+                           "(Ctrl-C again: end at once, without saving)\n"
+                         : "\nstopping: this step is finished and saved\n");
+  } else if (signal == SIGINT) {
+    say("\nended at once: nothing was saved after the last checkpoint\n");
+    ::_exit(128 + SIGINT);
+  }
+  errno = saved_errno;
+}
+
+} // namespace
+
+void install_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    ::sigaction(signal, &action, nullptr);
+  }
+}
+
+int stop_signal() {
+  return stop_requested.load();
+}
+
+const char* signal_name(int signal) {
+  switch (signal) {
+    case SIGINT:
+      return "SIGINT";
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+    default:
+      return "another signal";
+  }
+}
+
+} // namespace deepspeed::report
