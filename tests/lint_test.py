@@ -91,6 +91,7 @@ class IncludesTest(TreeTest):
         spelled = 'auto a = "hparams' '.json"; // "model.safetensors"\n'
         self.write("deepspeed/base/layout.cpp", spelled)
         self.write("deepspeed/text/a_test.cpp", spelled)
+        self.write("deepspeed/text/b.cpp", 'auto a = "no hparams' '.json";\n')
         self.assert_clean(lint_includes)
         self.write("deepspeed/text/a.cpp", spelled)
         self.assert_one(lint_includes, "text/a.cpp:1", "layout.h")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All lints; goes through all of them before it fails.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 status=0
 
 python3 tools/lint_includes.py || status=1
