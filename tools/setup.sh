@@ -78,7 +78,7 @@ install_debian_packages() {
   installed=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${wanted[@]}" \
     2>/dev/null || true)
   for package in "${wanted[@]}"; do
-    grep -qx "ii *$package" <<<"$installed" || missing+=("$package")
+    grep -qx "[hi]i *$package" <<<"$installed" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
 
