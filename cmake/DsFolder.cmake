@@ -18,6 +18,7 @@ function(ds_folder name)
   target_include_directories(
     ds_${name}_objects PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>)
   target_link_libraries(ds_${name}_objects PUBLIC ${arg_LINK})
+  set_target_properties(ds_${name}_objects PROPERTIES DS_TORCH ${arg_TORCH})
   if(arg_TORCH)
     target_link_libraries(ds_${name}_objects PUBLIC Libtorch::torch)
     ds_precompile_torch(ds_${name}_objects)
@@ -29,18 +30,28 @@ function(ds_folder name)
   endif()
 
   if(DS_TESTS AND tests)
-    add_executable(${name}_test ${tests})
-    if(arg_TORCH)
-      target_link_libraries(${name}_test PRIVATE deepspeed GTest::gmock_main)
-      ds_precompile_torch(${name}_test)
-    else()
-      target_link_libraries(${name}_test PRIVATE ds_base GTest::gmock_main)
-    endif()
-    target_compile_definitions(
-      ${name}_test PRIVATE DS_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
-                           DS_BINARY_DIR="${CMAKE_BINARY_DIR}")
-    add_test(NAME ${name} COMMAND ${name}_test)
+    ds_test(${name} ${tests})
   endif()
+endfunction()
+
+# The test program NAME_test. Its sources are compiled as an object library: a
+# precompiled header fits only files that are compiled with the same -fPIC.
+function(ds_test name)
+  add_library(${name}_test_objects OBJECT ${ARGN})
+  target_compile_definitions(
+    ${name}_test_objects PRIVATE DS_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                                 DS_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  get_target_property(torch ds_${name}_objects DS_TORCH)
+  if(torch)
+    set(library deepspeed)
+    ds_precompile_torch(${name}_test_objects)
+  else()
+    set(library ds_base)
+  endif()
+  target_link_libraries(${name}_test_objects PRIVATE ${library} GTest::gmock)
+  add_executable(${name}_test $<TARGET_OBJECTS:${name}_test_objects>)
+  target_link_libraries(${name}_test PRIVATE ${library} GTest::gmock_main)
+  add_test(NAME ${name} COMMAND ${name}_test)
 endfunction()
 
 # The torch headers are read once for all targets that see tensors.

@@ -1,4 +1,5 @@
-// Publishing a file: readers see the old one or the whole new one, never a part.
+// Publishing a file: readers see the old one or the whole new one, never a
+// part.
 #include "deepspeed/base/atomic_file.h"
 
 #include <fcntl.h>
@@ -58,8 +59,8 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   static std::atomic<uint64_t> counter{0};
   temporary_ = path_ + std::string(kTemporaryMark) +
       std::to_string(::getpid()) + "-" + std::to_string(counter++);
-  fd_ = ::open(
-      temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  fd_ =
+      ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) {
     throw system_error(ExitCode::cannot_create, "cannot create", path_, errno);
   }
@@ -88,8 +89,7 @@ void AtomicFile::write_all(const std::byte* data, size_t n) {
 }
 
 void AtomicFile::flush() {
-  write_all(
-      reinterpret_cast<const std::byte*>(buffer_.data()), buffer_.size());
+  write_all(reinterpret_cast<const std::byte*>(buffer_.data()), buffer_.size());
   buffer_.clear();
 }
 

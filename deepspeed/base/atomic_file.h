@@ -1,4 +1,5 @@
-// Publishing a file: readers see the old one or the whole new one, never a part.
+// Publishing a file: readers see the old one or the whole new one, never a
+// part.
 #pragma once
 
 #include <cstddef>

@@ -29,9 +29,8 @@ TEST(AtomicFile, AppearsOnlyWithCommit) {
     file.commit();
   }
   EXPECT_EQ(read_file(path, 100), "whole");
-  EXPECT_EQ(std::distance(
-                std::filesystem::directory_iterator(folder.path()), {}),
-            1);
+  EXPECT_EQ(
+      std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
 }
 
 TEST(AtomicFile, LargeWritesPassTheBuffer) {

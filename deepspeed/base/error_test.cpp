@@ -30,8 +30,7 @@ TEST(RunProgram, TurnsErrorsIntoExitCodes) {
   EXPECT_EQ(
       run_program([]() -> int { throw Error(ExitCode::config, "x", "", ""); }),
       78);
-  EXPECT_EQ(
-      run_program([]() -> int { throw std::logic_error("broken"); }), 70);
+  EXPECT_EQ(run_program([]() -> int { throw std::logic_error("broken"); }), 70);
 }
 
 TEST(NearestName, FindsTypingErrorsOnly) {

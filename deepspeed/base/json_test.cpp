@@ -19,8 +19,8 @@ std::string report_of(const std::string& text) {
 }
 
 TEST(Json, KeepsTheOrderOfKeys) {
-  EXPECT_EQ(parse_json(R"({"b": 1, "a": [2.5]})", "").dump(),
-            R"({"b":1,"a":[2.5]})");
+  EXPECT_EQ(
+      parse_json(R"({"b": 1, "a": [2.5]})", "").dump(), R"({"b":1,"a":[2.5]})");
 }
 
 TEST(Json, AllowsComments) {

@@ -1,0 +1,35 @@
+// A packed batch with what the blocks of the model need to know about it.
+#include "deepspeed/bert/batch.h"
+
+#include <algorithm>
+
+namespace deepspeed::bert {
+
+Batch::Batch(text::PackedBatch packed) : packed_(std::move(packed)) {
+  token_visits_.reserve(packed_.ids.size());
+  token_positions_.reserve(packed_.ids.size());
+  for (size_t i = 0; i + 1 < packed_.cu_seqlens.size(); ++i) {
+    const int32_t first = packed_.cu_seqlens[i];
+    const int32_t length = packed_.cu_seqlens[i + 1] - first;
+    const uint64_t visit = packed_.visits[i];
+    sequences_.push_back({first, length, visit});
+    for (int32_t position = 0; position < length; ++position) {
+      token_visits_.push_back(visit);
+      token_positions_.push_back(static_cast<uint32_t>(position));
+    }
+  }
+  longest_first_ = sequences_;
+  std::stable_sort(
+      longest_first_.begin(),
+      longest_first_.end(),
+      [](const kernels::Sequence& a, const kernels::Sequence& b) {
+        return a.length > b.length;
+      });
+  masked_rows_ = at::empty({masked()}, at::kLong);
+  std::copy(
+      packed_.masked.begin(),
+      packed_.masked.end(),
+      masked_rows_.data_ptr<int64_t>());
+}
+
+} // namespace deepspeed::bert

@@ -1,0 +1,39 @@
+// Coarse autograd functions: one node for each block of the model.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "deepspeed/flat/gradient_slot.h"
+
+namespace deepspeed::bert {
+
+// One use of a block in one forward pass: it keeps what its backward needs.
+// The arithmetic inside is invisible to autograd.
+class Block {
+ public:
+  virtual ~Block() = default;
+
+  // `input` is undefined for the first block of a model.
+  virtual at::Tensor forward(const at::Tensor& input) = 0;
+  // Takes the gradient of the output, writes those of the parameters, and
+  // returns that of the input (undefined if there was none). Called once.
+  virtual at::Tensor backward(
+      const at::Tensor& output_gradient,
+      flat::GradientOutputs& gradients) = 0;
+};
+
+// The parameters of a block and where their gradients go, by position.
+struct BlockParameters {
+  std::vector<at::Tensor> tensors;
+  std::vector<flat::GradientSlot*> slots; // all null until bound
+};
+
+// Runs block.forward() and, while gradients are recorded, makes it one node of
+// the autograd graph. `parameters` must live until backward is done.
+at::Tensor apply_block(
+    const at::Tensor& input,
+    const BlockParameters& parameters,
+    std::shared_ptr<Block> block);
+
+} // namespace deepspeed::bert

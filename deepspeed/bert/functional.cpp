@@ -1,0 +1,416 @@
+// The kernels as functions on tensors, threaded: what the fast blocks are made
+// of.
+#include "deepspeed/bert/functional.h"
+
+#include <atomic>
+#include <cmath>
+
+#include "deepspeed/base/bfloat16.h"
+#include "deepspeed/kernels/column_sum.h"
+#include "deepspeed/kernels/convert.h"
+#include "deepspeed/kernels/cross_entropy.h"
+#include "deepspeed/kernels/embedding.h"
+#include "deepspeed/kernels/gelu.h"
+#include "deepspeed/kernels/layer_norm.h"
+
+namespace deepspeed::bert {
+namespace {
+
+// Rows per thread below which another thread does not pay.
+constexpr int64_t kRowGrain = 32;
+// Columns per thread: whole cache lines of fp32.
+constexpr int64_t kColumnGrain = 64;
+
+// The elements of a tensor as the kernels take them; null if it is undefined.
+template <typename T>
+T* data(const at::Tensor& tensor) {
+  if (!tensor.defined()) {
+    return nullptr;
+  }
+  if constexpr (std::is_same_v<T, base::BFloat16>) {
+    return reinterpret_cast<T*>(tensor.data_ptr<at::BFloat16>());
+  } else {
+    return tensor.data_ptr<T>();
+  }
+}
+
+// Calls function(float{}) or function(base::BFloat16{}) by the tensor's dtype.
+template <typename Function>
+void dispatch(const at::Tensor& tensor, Function&& function) {
+  if (tensor.scalar_type() == at::kBFloat16) {
+    function(base::BFloat16{});
+  } else {
+    TORCH_CHECK_VALUE(
+        tensor.scalar_type() == at::kFloat,
+        "the fast implementation computes in fp32 and bf16, but got ",
+        tensor.scalar_type());
+    function(float{});
+  }
+}
+
+// Cuts [0, n) into ranges for the threads of libtorch.
+template <typename Function>
+void for_rows(int64_t n, Function&& function) {
+  at::parallel_for(0, n, kRowGrain, std::forward<Function>(function));
+}
+template <typename Function>
+void for_columns(int64_t n, Function&& function) {
+  at::parallel_for(0, n, kColumnGrain, std::forward<Function>(function));
+}
+
+// Calls function(sequence, head) for all pairs, the next free thread taking the
+// next one. The longest sequences come first, so that no thread ends with a
+// long one alone.
+template <typename Function>
+void for_heads(const AttentionInputs& inputs, Function&& function) {
+  const auto& sequences = inputs.batch->longest_first();
+  const int64_t tasks = static_cast<int64_t>(sequences.size()) * inputs.heads;
+  std::atomic<int64_t> next{0};
+  at::parallel_for(
+      0,
+      std::min<int64_t>(tasks, at::get_num_threads()),
+      1,
+      [&](int64_t begin, int64_t end) {
+        // One range may stand for several threads: it takes tasks all the same.
+        if (begin < end) {
+          for (int64_t task = next++; task < tasks; task = next++) {
+            function(sequences[task / inputs.heads], task % inputs.heads);
+          }
+        }
+      });
+}
+
+kernels::AttentionShape attention_shape(const AttentionInputs& inputs) {
+  const int64_t head_dim = inputs.qkv.size(1) / 3 / inputs.heads;
+  return {
+      inputs.qkv.size(0),
+      inputs.heads,
+      head_dim,
+      1.0f / std::sqrt(static_cast<float>(head_dim))};
+}
+
+template <typename T>
+kernels::CrossEntropy<T> cross_entropy_arguments(
+    const at::Tensor& logits,
+    const at::Tensor& bias,
+    const std::vector<int32_t>& labels,
+    const CrossEntropyResult& result) {
+  kernels::CrossEntropy<T> args;
+  args.vocabulary = logits.size(1);
+  args.stride = logits.stride(0);
+  args.logits = data<T>(logits);
+  args.bias = data<T>(bias);
+  args.labels = labels.data();
+  args.loss = data<float>(result.losses);
+  args.predicted = data<int32_t>(result.predicted);
+  return args;
+}
+
+} // namespace
+
+at::Tensor layer_norm(const NormInputs& inputs, SavedNorm& saved) {
+  const int64_t rows = inputs.x.size(0);
+  at::Tensor y = at::empty_like(inputs.x);
+  saved.normalized = at::empty_like(inputs.x);
+  saved.rstd = at::empty({rows}, inputs.x.options().dtype(at::kFloat));
+  dispatch(inputs.x, [&](auto t) {
+    using T = decltype(t);
+    kernels::LayerNormForward<T> args;
+    args.hidden = inputs.x.size(1);
+    args.eps = inputs.eps;
+    args.x = data<T>(inputs.x);
+    args.bias = data<T>(inputs.bias);
+    args.residual = data<T>(inputs.residual);
+    args.gamma = data<T>(inputs.gamma);
+    args.beta = data<T>(inputs.beta);
+    args.dropout = inputs.dropout;
+    args.tokens = inputs.tokens;
+    args.y = data<T>(y);
+    args.normalized = data<T>(saved.normalized);
+    args.rstd = data<float>(saved.rstd);
+    for_rows(rows, [&](int64_t begin, int64_t end) {
+      kernels::layer_norm_forward(args, begin, end);
+    });
+  });
+  return y;
+}
+
+NormGradients layer_norm_backward(
+    const NormInputs& inputs,
+    const at::Tensor& dy,
+    const SavedNorm& saved) {
+  NormGradients result;
+  result.residual = at::empty_like(dy);
+  result.x = inputs.dropout.active() ? at::empty_like(dy) : result.residual;
+  dispatch(dy, [&](auto t) {
+    using T = decltype(t);
+    kernels::LayerNormBackward<T> args;
+    args.hidden = dy.size(1);
+    args.dy = data<T>(dy);
+    args.normalized = data<T>(saved.normalized);
+    args.rstd = data<float>(saved.rstd);
+    args.gamma = data<T>(inputs.gamma);
+    args.dropout = inputs.dropout;
+    args.tokens = inputs.tokens;
+    args.dresidual = data<T>(result.residual);
+    args.dx = data<T>(result.x);
+    for_rows(dy.size(0), [&](int64_t begin, int64_t end) {
+      kernels::layer_norm_backward(args, begin, end);
+    });
+  });
+  return result;
+}
+
+void layer_norm_parameter_gradients(
+    const at::Tensor& dy,
+    const SavedNorm& saved,
+    const GradientTarget& gamma,
+    const GradientTarget& beta) {
+  // The two are always used together, so they are fresh together.
+  TORCH_INTERNAL_ASSERT(gamma.add == beta.add);
+  dispatch(dy, [&](auto t) {
+    using T = decltype(t);
+    kernels::LayerNormParameterGradients<T> args;
+    args.rows = dy.size(0);
+    args.hidden = dy.size(1);
+    args.dy = data<T>(dy);
+    args.normalized = data<T>(saved.normalized);
+    args.accumulate = gamma.add;
+    args.dgamma = data<float>(gamma.grad);
+    args.dbeta = data<float>(beta.grad);
+    for_columns(args.hidden, [&](int64_t begin, int64_t end) {
+      kernels::layer_norm_backward_params(args, begin, end);
+    });
+  });
+}
+
+at::Tensor bias_gelu_(at::Tensor& x, const at::Tensor& bias) {
+  at::Tensor derivative = at::empty_like(x);
+  dispatch(x, [&](auto t) {
+    using T = decltype(t);
+    kernels::BiasGelu<T> args;
+    args.columns = x.size(1);
+    args.x = data<T>(x);
+    args.bias = data<T>(bias);
+    args.y = data<T>(x);
+    args.derivative = data<T>(derivative);
+    for_rows(x.size(0), [&](int64_t begin, int64_t end) {
+      kernels::bias_gelu_forward(args, begin, end);
+    });
+  });
+  return derivative;
+}
+
+void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative) {
+  dispatch(dy, [&](auto t) {
+    using T = decltype(t);
+    T* const d = data<T>(dy);
+    for_rows(dy.size(0), [&](int64_t begin, int64_t end) {
+      kernels::gelu_backward(dy.size(1), d, data<T>(derivative), d, begin, end);
+    });
+  });
+}
+
+void bias_gradient(
+    const at::Tensor& dy,
+    const GradientTarget& target,
+    float factor) {
+  // A factor needs the sum alone before it is added to anything.
+  const bool apart = target.add && factor != 1.0f;
+  const at::Tensor sum = apart ? at::empty_like(target.grad) : target.grad;
+  dispatch(dy, [&](auto t) {
+    using T = decltype(t);
+    kernels::ColumnSum<T> args;
+    args.rows = dy.size(0);
+    args.stride = dy.stride(0);
+    args.x = data<T>(dy);
+    args.accumulate = target.add && !apart;
+    args.out = data<float>(sum);
+    for_columns(dy.size(1), [&](int64_t begin, int64_t end) {
+      kernels::column_sum(args, begin, end);
+    });
+  });
+  if (apart) {
+    at::Tensor(target.grad).add_(sum, factor);
+  } else if (factor != 1.0f) {
+    sum.mul_(factor);
+  }
+}
+
+void weight_gradient(
+    const at::Tensor& dy,
+    const at::Tensor& x,
+    const GradientTarget& target) {
+  at::Tensor grad = target.grad;
+  if (x.scalar_type() != grad.scalar_type()) {
+    const at::Tensor product = at::mm(dy.t(), x);
+    target.add ? grad.add_(product) : grad.copy_(product);
+  } else if (target.add) {
+    grad.addmm_(dy.t(), x);
+  } else {
+    at::mm_out(grad, dy.t(), x);
+  }
+}
+
+AttentionOutputs attention(const AttentionInputs& inputs) {
+  const int64_t tokens = inputs.qkv.size(0);
+  AttentionOutputs outputs;
+  outputs.context =
+      at::empty({tokens, inputs.qkv.size(1) / 3}, inputs.qkv.options());
+  outputs.lse =
+      at::empty({inputs.heads, tokens}, inputs.qkv.options().dtype(at::kFloat));
+  dispatch(inputs.qkv, [&](auto t) {
+    using T = decltype(t);
+    kernels::AttentionForward<T> args;
+    args.shape = attention_shape(inputs);
+    args.dropout = inputs.dropout;
+    args.qkv = data<T>(inputs.qkv);
+    args.out = data<T>(outputs.context);
+    args.lse = data<float>(outputs.lse);
+    for_heads(inputs, [&](const kernels::Sequence& sequence, int64_t head) {
+      kernels::attention_forward(args, sequence, head);
+    });
+  });
+  return outputs;
+}
+
+at::Tensor attention_backward(
+    const AttentionInputs& inputs,
+    const AttentionOutputs& outputs,
+    const at::Tensor& dcontext) {
+  at::Tensor dqkv = at::empty_like(inputs.qkv);
+  dispatch(inputs.qkv, [&](auto t) {
+    using T = decltype(t);
+    kernels::AttentionBackward<T> args;
+    args.shape = attention_shape(inputs);
+    args.dropout = inputs.dropout;
+    args.qkv = data<T>(inputs.qkv);
+    args.out = data<T>(outputs.context);
+    args.lse = data<float>(outputs.lse);
+    args.dout = data<T>(dcontext);
+    args.dqkv = data<T>(dqkv);
+    for_heads(inputs, [&](const kernels::Sequence& sequence, int64_t head) {
+      kernels::attention_backward(args, sequence, head);
+    });
+  });
+  return dqkv;
+}
+
+at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
+  const text::PackedBatch& packed = inputs.batch->packed();
+  const int64_t tokens = inputs.batch->tokens();
+  at::Tensor y =
+      at::empty({tokens, inputs.word.size(1)}, inputs.word.options());
+  saved.normalized = at::empty_like(y);
+  saved.rstd = at::empty({tokens}, y.options().dtype(at::kFloat));
+  dispatch(y, [&](auto t) {
+    using T = decltype(t);
+    kernels::EmbeddingForward<T> args;
+    args.hidden = y.size(1);
+    args.eps = inputs.eps;
+    args.ids = packed.ids.data();
+    args.positions = packed.positions.data();
+    args.word = data<T>(inputs.word);
+    args.position = data<T>(inputs.position);
+    args.type = data<T>(inputs.type);
+    args.gamma = data<T>(inputs.gamma);
+    args.beta = data<T>(inputs.beta);
+    args.dropout = inputs.dropout;
+    args.tokens = inputs.batch->token_keys();
+    args.y = data<T>(y);
+    args.normalized = data<T>(saved.normalized);
+    args.rstd = data<float>(saved.rstd);
+    for_rows(tokens, [&](int64_t begin, int64_t end) {
+      kernels::embedding_forward(args, begin, end);
+    });
+  });
+  return y;
+}
+
+void embedding_backward(
+    const EmbeddingInputs& inputs,
+    const at::Tensor& dy,
+    const SavedNorm& saved,
+    const EmbeddingTargets& targets) {
+  const text::PackedBatch& packed = inputs.batch->packed();
+  const int64_t tokens = inputs.batch->tokens();
+  at::Tensor dnorm = inputs.dropout.active() ? at::empty_like(dy) : dy;
+  if (inputs.dropout.active()) {
+    dispatch(dy, [&](auto t) {
+      using T = decltype(t);
+      for_rows(tokens, [&](int64_t begin, int64_t end) {
+        kernels::dropout_rows(
+            inputs.dropout,
+            inputs.batch->token_keys(),
+            dy.size(1),
+            data<T>(dy),
+            data<T>(dnorm),
+            begin,
+            end);
+      });
+    });
+  }
+  layer_norm_parameter_gradients(dnorm, saved, targets.gamma, targets.beta);
+  NormInputs norm;
+  norm.gamma = inputs.gamma;
+  const at::Tensor dsum = layer_norm_backward(norm, dnorm, saved).residual;
+  // The kernel adds rows to what is there.
+  for (const GradientTarget* target :
+       {&targets.word, &targets.position, &targets.type}) {
+    if (!target->add) {
+      target->grad.zero_();
+    }
+  }
+  dispatch(dsum, [&](auto t) {
+    using T = decltype(t);
+    kernels::EmbeddingBackward<T> args;
+    args.tokens = tokens;
+    args.hidden = dsum.size(1);
+    args.ids = packed.ids.data();
+    args.positions = packed.positions.data();
+    args.d = data<T>(dsum);
+    args.dword = data<float>(targets.word.grad);
+    args.dposition = data<float>(targets.position.grad);
+    args.dtype = data<float>(targets.type.grad);
+    for_columns(args.hidden, [&](int64_t begin, int64_t end) {
+      kernels::embedding_backward(args, begin, end);
+    });
+  });
+}
+
+CrossEntropyResult cross_entropy_with_gradient_(
+    at::Tensor& logits,
+    const at::Tensor& bias,
+    const std::vector<int32_t>& labels) {
+  CrossEntropyResult result;
+  result.losses =
+      at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
+  dispatch(logits, [&](auto t) {
+    using T = decltype(t);
+    const auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
+    at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+      kernels::cross_entropy_with_gradient(args, begin, end);
+    });
+  });
+  return result;
+}
+
+CrossEntropyResult cross_entropy(
+    const at::Tensor& logits,
+    const at::Tensor& bias,
+    const std::vector<int32_t>& labels) {
+  CrossEntropyResult result;
+  const int64_t rows = logits.size(0);
+  result.losses = at::empty({rows}, logits.options().dtype(at::kFloat));
+  result.predicted = at::empty({rows}, logits.options().dtype(at::kInt));
+  dispatch(logits, [&](auto t) {
+    using T = decltype(t);
+    const auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
+    at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+      kernels::cross_entropy(args, begin, end);
+    });
+  });
+  return result;
+}
+
+} // namespace deepspeed::bert

@@ -1,0 +1,124 @@
+// The kernels as functions on tensors, threaded: what the fast blocks are made
+// of. CPU, fp32 and bf16. Rows are tokens; all tensors are dense.
+//
+// Results do not depend on the number of threads: rows, columns and heads are
+// independent, and sums over rows run in one thread per column.
+#pragma once
+
+#include "deepspeed/bert/batch.h"
+#include "deepspeed/flat/gradient_slot.h"
+#include "deepspeed/kernels/attention.h"
+#include "deepspeed/kernels/dropout.h"
+
+namespace deepspeed::bert {
+
+using GradientTarget = flat::GradientOutputs::Target;
+
+// y = LayerNorm(residual + dropout(x + bias)) * gamma + beta
+struct NormInputs {
+  at::Tensor x; // [rows, hidden]
+  at::Tensor bias; // [hidden] or undefined
+  at::Tensor residual; // [rows, hidden] or undefined
+  at::Tensor gamma; // [hidden]
+  at::Tensor beta; // [hidden]
+  float eps = 1e-5f;
+  kernels::Dropout dropout;
+  kernels::TokenKeys tokens; // for dropout only
+};
+
+// What backward needs of it.
+struct SavedNorm {
+  at::Tensor normalized; // [rows, hidden]
+  at::Tensor rstd; // [rows], fp32
+};
+
+at::Tensor layer_norm(const NormInputs& inputs, SavedNorm& saved);
+
+struct NormGradients {
+  at::Tensor residual; // [rows, hidden]
+  at::Tensor x; // [rows, hidden]; the same tensor without dropout
+};
+NormGradients layer_norm_backward(
+    const NormInputs& inputs, // only gamma, dropout and tokens are read
+    const at::Tensor& dy,
+    const SavedNorm& saved);
+
+void layer_norm_parameter_gradients(
+    const at::Tensor& dy,
+    const SavedNorm& saved,
+    const GradientTarget& gamma,
+    const GradientTarget& beta);
+
+// x <- gelu(x + bias); returns the derivative at x + bias.
+at::Tensor bias_gelu_(at::Tensor& x, const at::Tensor& bias);
+// dy <- dy * derivative
+void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative);
+
+// Column sums of dy, which may be a slice of columns, times `factor`.
+void bias_gradient(
+    const at::Tensor& dy,
+    const GradientTarget& target,
+    float factor = 1.0f);
+// dy^T x, [out, in].
+void weight_gradient(
+    const at::Tensor& dy, // [rows, out]
+    const at::Tensor& x, // [rows, in]
+    const GradientTarget& target);
+
+// Self-attention of all sequences of a batch.
+struct AttentionInputs {
+  const Batch* batch = nullptr;
+  int64_t heads = 1;
+  kernels::Dropout dropout; // of the probabilities
+  at::Tensor qkv; // [tokens, 3 * hidden]
+};
+struct AttentionOutputs {
+  at::Tensor context; // [tokens, hidden]
+  at::Tensor lse; // [heads, tokens], fp32
+};
+AttentionOutputs attention(const AttentionInputs& inputs);
+// Returns the gradient of qkv.
+at::Tensor attention_backward(
+    const AttentionInputs& inputs,
+    const AttentionOutputs& outputs,
+    const at::Tensor& dcontext);
+
+// RoBERTa's embedding: dropout(LayerNorm(word + position + type)).
+struct EmbeddingInputs {
+  const Batch* batch = nullptr;
+  at::Tensor word; // [vocabulary, hidden]
+  at::Tensor position; // [positions, hidden]
+  at::Tensor type; // [types, hidden]: row 0
+  at::Tensor gamma; // [hidden]
+  at::Tensor beta; // [hidden]
+  float eps = 1e-5f;
+  kernels::Dropout dropout;
+};
+at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved);
+
+struct EmbeddingTargets {
+  GradientTarget word, position, type, gamma, beta;
+};
+void embedding_backward(
+    const EmbeddingInputs& inputs,
+    const at::Tensor& dy,
+    const SavedNorm& saved,
+    const EmbeddingTargets& targets);
+
+// Cross-entropy of each row of logits + bias.
+struct CrossEntropyResult {
+  at::Tensor losses; // [rows], fp32
+  at::Tensor predicted; // [rows], int32; undefined with a gradient
+};
+// Turns the logits into softmax - onehot, the gradient of each row's loss.
+CrossEntropyResult cross_entropy_with_gradient_(
+    at::Tensor& logits, // [rows, vocabulary]
+    const at::Tensor& bias, // [vocabulary]
+    const std::vector<int32_t>& labels);
+// Leaves the logits as they are, and predicts.
+CrossEntropyResult cross_entropy(
+    const at::Tensor& logits,
+    const at::Tensor& bias,
+    const std::vector<int32_t>& labels);
+
+} // namespace deepspeed::bert

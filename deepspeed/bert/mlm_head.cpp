@@ -1,0 +1,124 @@
+// The masked-language-model head and its loss as one block.
+#include "deepspeed/bert/mlm_head.h"
+
+#include "deepspeed/bert/functional.h"
+
+namespace deepspeed::bert {
+namespace {
+
+// Shapes: t tokens, m masked tokens, h hidden, v vocabulary.
+class MlmHead : public Block {
+ public:
+  explicit MlmHead(const HeadArguments& arguments) : arguments_(arguments) {}
+
+  at::Tensor forward(const at::Tensor& input) override {
+    const auto options = input.options().dtype(at::kFloat);
+    tokens_ = input.size(0);
+    if (arguments_.batch->masked() == 0) {
+      return at::zeros({}, options);
+    }
+    logit_gradients_ = logits(input);
+    const CrossEntropyResult result = cross_entropy_with_gradient_(
+        logit_gradients_,
+        parameter(kDecoderBias),
+        arguments_.batch->packed().labels);
+    return result.losses.mean();
+  }
+
+  at::Tensor backward(
+      const at::Tensor& output_gradient,
+      flat::GradientOutputs& gradients) override {
+    const int64_t hidden = parameter(kDenseWeight).size(1);
+    at::Tensor dinput =
+        at::zeros({tokens_, hidden}, parameter(kDenseWeight).options());
+    const int64_t masked = arguments_.batch->masked();
+    if (masked == 0) {
+      return dinput;
+    }
+    // Each row of the logits holds the gradient of its own loss: the factor of
+    // the mean and of the loss scale goes into the smaller operands.
+    const float factor =
+        output_gradient.item<float>() / static_cast<float>(masked);
+    bias_gradient(logit_gradients_, gradients.take(kDecoderBias), factor);
+    weight_gradient(
+        logit_gradients_, normed_ * factor, gradients.take(kDecoderWeight));
+    const at::Tensor dnormed =
+        at::mm(logit_gradients_, parameter(kDecoderWeight)).mul_(factor);
+    logit_gradients_.reset();
+
+    layer_norm_parameter_gradients(
+        dnormed,
+        saved_norm_,
+        gradients.take(kHeadNormWeight),
+        gradients.take(kHeadNormBias));
+    at::Tensor ddense = layer_norm_backward(norm(), dnormed, saved_norm_).x;
+    gelu_backward_(ddense, gelu_derivative_);
+    bias_gradient(ddense, gradients.take(kDenseBias));
+    weight_gradient(ddense, rows_, gradients.take(kDenseWeight));
+    // The masked tokens are distinct, so a copy is the whole sum.
+    dinput.index_copy_(
+        0,
+        arguments_.batch->masked_rows(),
+        at::mm(ddense, parameter(kDenseWeight)));
+    return dinput;
+  }
+
+  // [m, v], without the bias.
+  at::Tensor logits(const at::Tensor& input) {
+    rows_ = input.index_select(0, arguments_.batch->masked_rows());
+    at::Tensor dense = at::mm(rows_, parameter(kDenseWeight).t());
+    gelu_derivative_ = bias_gelu_(dense, parameter(kDenseBias));
+    NormInputs inputs = norm();
+    inputs.x = dense;
+    normed_ = layer_norm(inputs, saved_norm_);
+    return at::mm(normed_, parameter(kDecoderWeight).t());
+  }
+
+ private:
+  const at::Tensor& parameter(HeadParameter which) const {
+    return arguments_.parameters->tensors[which];
+  }
+
+  NormInputs norm() const {
+    NormInputs inputs;
+    inputs.gamma = parameter(kHeadNormWeight);
+    inputs.beta = parameter(kHeadNormBias);
+    inputs.eps = arguments_.layer_norm_eps;
+    return inputs;
+  }
+
+  const HeadArguments arguments_;
+  // Kept for backward.
+  int64_t tokens_ = 0;
+  at::Tensor rows_; // [m, h], input of the head
+  at::Tensor gelu_derivative_; // [m, h]
+  SavedNorm saved_norm_;
+  at::Tensor normed_; // [m, h], input of the decoder
+  at::Tensor logit_gradients_; // [m, v], softmax - onehot
+};
+
+} // namespace
+
+std::shared_ptr<Block> make_mlm_head(const HeadArguments& arguments) {
+  return std::make_shared<MlmHead>(arguments);
+}
+
+HeadPrediction predict(
+    const HeadArguments& arguments,
+    const at::Tensor& hidden_states) {
+  const CrossEntropyResult result = cross_entropy(
+      MlmHead(arguments).logits(hidden_states),
+      arguments.parameters->tensors[kDecoderBias],
+      arguments.batch->packed().labels);
+  return {result.losses, result.predicted};
+}
+
+at::Tensor head_logits(
+    const HeadArguments& arguments,
+    const at::Tensor& hidden_states) {
+  return MlmHead(arguments)
+      .logits(hidden_states)
+      .add_(arguments.parameters->tensors[kDecoderBias]);
+}
+
+} // namespace deepspeed::bert

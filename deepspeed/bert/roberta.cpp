@@ -1,0 +1,266 @@
+// RoBERTa for masked language modelling, over packed batches.
+#include "deepspeed/bert/roberta.h"
+
+#include "deepspeed/bert/embedding_block.h"
+#include "deepspeed/bert/encoder_layer.h"
+#include "deepspeed/bert/initializer.h"
+#include "deepspeed/bert/mlm_head.h"
+#include "deepspeed/bert/reference.h"
+
+namespace deepspeed::bert {
+namespace {
+
+// The places that drop out, each with a stream of random numbers of its own.
+constexpr uint32_t kEmbeddingSite = 0;
+constexpr uint32_t kSitesPerLayer = 3;
+uint32_t layer_site(size_t layer, uint32_t which) {
+  return 1 + static_cast<uint32_t>(layer) * kSitesPerLayer + which;
+}
+
+} // namespace
+
+RobertaForMaskedLMImpl::RobertaForMaskedLMImpl(const RobertaOptions& options)
+    : options_(options) {
+  validate(options_.config);
+  add_embeddings();
+  for (int64_t i = 0; i < options_.config.num_hidden_layers; ++i) {
+    add_layer(i);
+  }
+  add_pooler_and_head();
+}
+
+at::Tensor RobertaForMaskedLMImpl::add_normal(
+    const std::string& name,
+    at::IntArrayRef sizes) {
+  at::Tensor value = at::empty(sizes, at::kFloat);
+  fill_normal(
+      value, options_.config.initializer_range, options_.seed, initialized_++);
+  return add(name, value);
+}
+
+at::Tensor RobertaForMaskedLMImpl::add_constant(
+    const std::string& name,
+    at::IntArrayRef sizes,
+    double value) {
+  return add(name, at::full(sizes, value, at::kFloat));
+}
+
+void RobertaForMaskedLMImpl::add_embeddings() {
+  const RobertaConfig& c = options_.config;
+  const std::string prefix = "encoder.embeddings.";
+  embeddings_.tensors = {
+      add_normal(
+          prefix + "word_embeddings.weight", {c.vocab_size, c.hidden_size}),
+      add_normal(
+          prefix + "position_embeddings.weight",
+          {c.max_position_embeddings, c.hidden_size}),
+      add_normal(
+          prefix + "token_type_embeddings.weight",
+          {c.type_vocab_size, c.hidden_size}),
+      add_constant(prefix + "LayerNorm.weight", {c.hidden_size}, 1),
+      add_constant(prefix + "LayerNorm.bias", {c.hidden_size}, 0)};
+  // transformers zeroes the padding rows of its embeddings; a tied decoder then
+  // draws that of the words again.
+  const at::NoGradGuard no_grad;
+  embeddings_.tensors[kPositionEmbeddings][c.pad_token_id].zero_();
+}
+
+void RobertaForMaskedLMImpl::add_layer(int64_t index) {
+  const int64_t h = options_.config.hidden_size;
+  const int64_t f = options_.config.intermediate_size;
+  const std::string prefix =
+      "encoder.encoder.layer." + std::to_string(index) + ".";
+  BlockParameters layer;
+  const auto linear = [&](const std::string& name, int64_t out, int64_t in) {
+    layer.tensors.push_back(add_normal(prefix + name + ".weight", {out, in}));
+    layer.tensors.push_back(add_constant(prefix + name + ".bias", {out}, 0));
+  };
+  const auto norm = [&](const std::string& name) {
+    layer.tensors.push_back(add_constant(prefix + name + ".weight", {h}, 1));
+    layer.tensors.push_back(add_constant(prefix + name + ".bias", {h}, 0));
+  };
+  linear("attention.self.query", h, h);
+  linear("attention.self.key", h, h);
+  linear("attention.self.value", h, h);
+  linear("attention.output.dense", h, h);
+  norm("attention.output.LayerNorm");
+  linear("intermediate.dense", f, h);
+  linear("output.dense", h, f);
+  norm("output.LayerNorm");
+  TORCH_INTERNAL_ASSERT(layer.tensors.size() == kLayerParameters);
+  layers_.push_back(std::move(layer));
+}
+
+void RobertaForMaskedLMImpl::add_pooler_and_head() {
+  const RobertaConfig& c = options_.config;
+  if (c.pooler) {
+    add_normal("encoder.pooler.dense.weight", {c.hidden_size, c.hidden_size});
+    add_constant("encoder.pooler.dense.bias", {c.hidden_size}, 0);
+  }
+  head_.tensors.resize(kHeadParameters);
+  head_.tensors[kDecoderBias] = add_constant("lm_head.bias", {c.vocab_size}, 0);
+  head_.tensors[kDenseWeight] =
+      add_normal("lm_head.dense.weight", {c.hidden_size, c.hidden_size});
+  head_.tensors[kDenseBias] =
+      add_constant("lm_head.dense.bias", {c.hidden_size}, 0);
+  head_.tensors[kHeadNormWeight] =
+      add_constant("lm_head.layer_norm.weight", {c.hidden_size}, 1);
+  head_.tensors[kHeadNormBias] =
+      add_constant("lm_head.layer_norm.bias", {c.hidden_size}, 0);
+  head_.tensors[kDecoderWeight] = embeddings_.tensors[kWordEmbeddings];
+}
+
+void RobertaForMaskedLMImpl::check(const Batch& batch) const {
+  const RobertaConfig& c = options_.config;
+  for (const int32_t id : batch.packed().ids) {
+    TORCH_CHECK_VALUE(
+        id >= 0 && id < c.vocab_size,
+        "token id ",
+        id,
+        " is outside the vocabulary of ",
+        c.vocab_size);
+  }
+  for (const kernels::Sequence& sequence : batch.sequences()) {
+    TORCH_CHECK_VALUE(
+        sequence.length + 2 <= c.max_position_embeddings,
+        "a sequence of ",
+        sequence.length,
+        " tokens is longer than the ",
+        c.max_position_embeddings - 2,
+        " positions of the model");
+  }
+}
+
+at::Tensor RobertaForMaskedLMImpl::encode(
+    const std::shared_ptr<const Batch>& batch,
+    bool dropout) {
+  check(*batch);
+  const RobertaConfig& c = options_.config;
+  const auto make_dropout = [&](uint32_t site) {
+    return kernels::make_dropout(
+        dropout ? static_cast<float>(c.dropout) : 0.0f, options_.seed, site);
+  };
+  const bool fast = options_.implementation == Implementation::fast;
+  const auto eps = static_cast<float>(c.layer_norm_eps);
+  const reference::Site site{*batch, c.layer_norm_eps};
+  at::Tensor x = fast
+      ? apply_block(
+            {},
+            embeddings_,
+            make_embedding(
+                {&embeddings_, batch, eps, make_dropout(kEmbeddingSite)}))
+      : reference::embedding(
+            site, embeddings_.tensors, make_dropout(kEmbeddingSite));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const kernels::Dropout attention = make_dropout(layer_site(i, 0));
+    const kernels::Dropout attention_output = make_dropout(layer_site(i, 1));
+    const kernels::Dropout output = make_dropout(layer_site(i, 2));
+    const int64_t heads = c.num_attention_heads;
+    x = fast ? apply_block(
+                   x,
+                   layers_[i],
+                   make_encoder_layer(
+                       {&layers_[i],
+                        batch,
+                        heads,
+                        eps,
+                        attention,
+                        attention_output,
+                        output}))
+             : reference::encoder_layer(
+                   site,
+                   layers_[i].tensors,
+                   x,
+                   heads,
+                   {attention, attention_output, output});
+  }
+  return x;
+}
+
+at::Tensor RobertaForMaskedLMImpl::forward(std::shared_ptr<const Batch> batch) {
+  const at::Tensor x = encode(batch, is_training());
+  const auto eps = static_cast<float>(options_.config.layer_norm_eps);
+  if (options_.implementation == Implementation::fast) {
+    return apply_block(x, head_, make_mlm_head({&head_, batch, eps}));
+  }
+  if (batch->masked() == 0) {
+    return (x * 0).sum().to(at::kFloat);
+  }
+  const at::Tensor logits = reference::head_logits(
+      {*batch, options_.config.layer_norm_eps}, head_.tensors, x);
+  const at::Tensor labels =
+      at::tensor(at::ArrayRef<int32_t>(batch->packed().labels), at::kInt)
+          .to(x.device(), at::kLong);
+  return at::cross_entropy_loss(logits.to(at::kFloat), labels);
+}
+
+at::Tensor RobertaForMaskedLMImpl::logits(std::shared_ptr<const Batch> batch) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = encode(batch, /*dropout=*/false);
+  if (options_.implementation == Implementation::reference) {
+    return reference::head_logits(
+        {*batch, options_.config.layer_norm_eps}, head_.tensors, x);
+  }
+  return head_logits(
+      {&head_, batch, static_cast<float>(options_.config.layer_norm_eps)}, x);
+}
+
+Evaluation RobertaForMaskedLMImpl::evaluate(
+    std::shared_ptr<const Batch> batch) {
+  Evaluation result;
+  result.masked = batch->masked();
+  if (result.masked == 0) {
+    return result;
+  }
+  const at::NoGradGuard no_grad;
+  at::Tensor losses;
+  at::Tensor predicted;
+  const at::Tensor labels =
+      at::tensor(at::ArrayRef<int32_t>(batch->packed().labels), at::kInt);
+  if (options_.implementation == Implementation::fast) {
+    const HeadPrediction prediction = predict(
+        {&head_, batch, static_cast<float>(options_.config.layer_norm_eps)},
+        encode(batch, /*dropout=*/false));
+    losses = prediction.losses;
+    predicted = prediction.predicted;
+  } else {
+    const at::Tensor rows = logits(batch).to(at::kFloat);
+    losses = at::cross_entropy_loss(
+        rows, labels.to(rows.device(), at::kLong), {}, at::Reduction::None);
+    predicted = rows.argmax(1).to(at::kCPU, at::kInt);
+  }
+  result.loss_sum = losses.to(at::kDouble).sum().item<double>();
+  result.correct = predicted.eq(labels).sum().item<int64_t>();
+  return result;
+}
+
+std::vector<NamedTensor> RobertaForMaskedLMImpl::state_dict_entries() const {
+  std::vector<NamedTensor> entries;
+  for (const auto& item : named_parameters()) {
+    entries.push_back({item.key(), item.value()});
+  }
+  entries.push_back({"lm_head.decoder.weight", head_.tensors[kDecoderWeight]});
+  entries.push_back({"lm_head.decoder.bias", head_.tensors[kDecoderBias]});
+  return entries;
+}
+
+void RobertaForMaskedLMImpl::bind_gradients(
+    const std::function<flat::GradientSlot*(const at::Tensor& parameter)>&
+        slot_of) {
+  if (options_.implementation == Implementation::reference) {
+    return; // autograd leaves the gradients in the parameters
+  }
+  const auto bind = [&](BlockParameters& block) {
+    block.slots.clear();
+    for (const at::Tensor& tensor : block.tensors) {
+      block.slots.push_back(slot_of(tensor));
+    }
+  };
+  bind(embeddings_);
+  for (BlockParameters& layer : layers_) {
+    bind(layer);
+  }
+  bind(head_);
+}
+
+} // namespace deepspeed::bert

@@ -1,0 +1,109 @@
+// The parameters of a module in one flat buffer, and their gradients in
+// another.
+#include "deepspeed/flat/flat_parameters.h"
+
+#include <algorithm>
+
+namespace deepspeed::flat {
+
+FlatParameters::FlatParameters(
+    torch::nn::Module& module,
+    at::ScalarType compute_dtype) {
+  int64_t numel = 0;
+  for (const auto& item : module.named_parameters()) {
+    TORCH_CHECK_VALUE(
+        item.value().scalar_type() == at::kFloat,
+        "parameter ",
+        item.key(),
+        " must be fp32 before it is flattened, but is ",
+        item.value().scalar_type());
+    FlatEntry entry;
+    entry.name = item.key();
+    entry.parameter = item.value();
+    entry.offset = numel;
+    entry.numel = entry.parameter.numel();
+    numel += entry.numel;
+    entries_.push_back(std::move(entry));
+  }
+  const auto options =
+      at::TensorOptions()
+          .dtype(at::kFloat)
+          .device(
+              entries_.empty() ? at::Device(at::kCPU)
+                               : entries_.front().parameter.device());
+  const at::NoGradGuard no_grad;
+  master_ = at::empty({numel}, options);
+  gradients_ = at::empty({numel}, options);
+  compute_ = compute_dtype == at::kFloat
+      ? master_
+      : at::empty({numel}, options.dtype(compute_dtype));
+  for (FlatEntry& entry : entries_) {
+    const auto view = [&](const at::Tensor& flat) {
+      return flat.narrow(0, entry.offset, entry.numel)
+          .view(entry.parameter.sizes());
+    };
+    entry.master = view(master_);
+    entry.master.copy_(entry.parameter);
+    const at::Tensor place = view(compute_);
+    place.copy_(entry.master);
+    entry.parameter.set_data(place);
+    entry.slot.grad = view(gradients_);
+  }
+  if (auto* direct = dynamic_cast<DirectGradients*>(&module)) {
+    direct->bind_gradients([&](const at::Tensor& parameter) {
+      const auto found = std::find_if(
+          entries_.begin(), entries_.end(), [&](const FlatEntry& entry) {
+            return entry.parameter.is_same(parameter);
+          });
+      TORCH_INTERNAL_ASSERT(found != entries_.end());
+      return &found->slot;
+    });
+  }
+}
+
+void FlatParameters::begin_step() {
+  for (FlatEntry& entry : entries_) {
+    entry.slot.fresh = true;
+    entry.parameter.mutable_grad().reset();
+  }
+}
+
+void FlatParameters::collect() {
+  const at::NoGradGuard no_grad;
+  for (FlatEntry& entry : entries_) {
+    at::Tensor& left = entry.parameter.mutable_grad();
+    if (!left.defined()) {
+      continue;
+    }
+    if (entry.slot.fresh) {
+      entry.slot.grad.copy_(left);
+      entry.slot.fresh = false;
+    } else {
+      entry.slot.grad.add_(left);
+    }
+    left.reset();
+  }
+}
+
+std::vector<FlatRange> FlatParameters::ranges_with_gradient() const {
+  std::vector<FlatRange> ranges;
+  for (const FlatEntry& entry : entries_) {
+    if (entry.slot.fresh || entry.numel == 0) {
+      continue;
+    }
+    if (!ranges.empty() && ranges.back().end == entry.offset) {
+      ranges.back().end += entry.numel;
+    } else {
+      ranges.push_back({entry.offset, entry.offset + entry.numel});
+    }
+  }
+  return ranges;
+}
+
+void FlatParameters::refresh_compute() {
+  if (has_separate_master()) {
+    compute_.copy_(master_);
+  }
+}
+
+} // namespace deepspeed::flat

@@ -1,0 +1,62 @@
+// Where the gradient of a parameter goes, for autograd and for fused blocks.
+#pragma once
+
+#include <functional>
+
+#include "deepspeed/flat/torch_headers.h"
+
+namespace deepspeed::flat {
+
+// The place of one parameter's gradient in the flat gradient buffer.
+//
+// Nothing is zeroed between steps: the first writer of a step overwrites, every
+// later one adds. A slot that is still fresh after backward belongs to a
+// parameter that got no gradient (torch's grad == None).
+struct GradientSlot {
+  at::Tensor grad; // fp32, the parameter's shape, a view of the flat buffer
+  bool fresh = true;
+};
+
+// A module whose blocks write gradients straight into slots. Such a block gives
+// autograd an undefined tensor for the parameter. Modules without fused blocks
+// need nothing special: FlatParameters::collect() moves what autograd left.
+class DirectGradients {
+ public:
+  virtual ~DirectGradients() = default;
+
+  // Called once, after the parameters have moved into the flat buffer. The
+  // module keeps the pointers: slots live as long as the FlatParameters.
+  virtual void bind_gradients(
+      const std::function<GradientSlot*(const at::Tensor& parameter)>&
+          slot_of) = 0;
+};
+
+// The gradient outputs of one fused block, in the order of its parameters.
+//
+// For each parameter the block asks for the target and fills or adds to it;
+// results() is what its backward returns to autograd. A null slot (a module
+// that is not bound) gets a tensor of its own.
+class GradientOutputs {
+ public:
+  GradientOutputs(
+      std::vector<GradientSlot*> slots,
+      const std::vector<at::Tensor>& parameters);
+
+  struct Target {
+    at::Tensor grad; // fp32, the parameter's shape
+    bool add = false; // false: overwrite
+  };
+  // To be called once for each parameter that gets a gradient in this pass.
+  Target take(size_t parameter);
+  // One tensor for each parameter; undefined where a slot holds the gradient.
+  std::vector<at::Tensor>& results() {
+    return results_;
+  }
+
+ private:
+  std::vector<GradientSlot*> slots_;
+  const std::vector<at::Tensor>& parameters_;
+  std::vector<at::Tensor> results_;
+};
+
+} // namespace deepspeed::flat

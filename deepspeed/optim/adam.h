@@ -1,0 +1,77 @@
+// Adam and AdamW on flat buffers, with the formula of torch.optim.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "deepspeed/flat/flat_parameters.h"
+
+namespace deepspeed::optim {
+
+// Defaults are torch.optim.Adam's.
+struct AdamOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0; // added to the gradient, or decoupled
+  bool decoupled_weight_decay = false; // true: AdamW
+};
+
+// The state of one parameter, as torch.optim.Adam's state_dict has it.
+struct AdamParameterState {
+  int64_t step = 0; // updates so far
+  at::Tensor exp_avg; // fp32, the parameter's shape, a view
+  at::Tensor exp_avg_sq; // the same
+};
+
+// Kingma and Ba, "Adam: a method for stochastic optimization" (2015), computed
+// as torch/optim/adam.py does: bias corrections in double, the rest in fp32.
+//
+// Parameters without a gradient in a step are left alone, their step count
+// too. The update is one pass over memory: unscale and clip, moments, weights,
+// and the compute-dtype copy. The result does not depend on the thread count.
+// Not thread-safe.
+class Adam {
+ public:
+  // `parameters` must outlive the optimizer.
+  Adam(flat::FlatParameters& parameters, const AdamOptions& options);
+
+  // One update with gradients multiplied by `gradient_scale` first.
+  void step(double learning_rate, double gradient_scale = 1.0);
+
+  const AdamOptions& options() const {
+    return options_;
+  }
+  // In the order of parameters.entries(). step == 0: no state yet.
+  std::vector<AdamParameterState>& state() {
+    return state_;
+  }
+  const std::vector<AdamParameterState>& state() const {
+    return state_;
+  }
+
+ private:
+  void update(
+      flat::FlatRange range,
+      int64_t step,
+      double learning_rate,
+      double gradient_scale);
+
+  flat::FlatParameters& parameters_;
+  AdamOptions options_;
+  at::Tensor exp_avg_; // [numel], fp32
+  at::Tensor exp_avg_sq_; // [numel], fp32
+  std::vector<AdamParameterState> state_;
+};
+
+// The L2 norm of all gradients of this step, times `scale`. Sums blocks of
+// fixed size in double, so the result does not depend on the thread count.
+double gradient_norm(
+    const flat::FlatParameters& parameters,
+    double scale = 1.0);
+
+// The factor that torch.nn.utils.clip_grad_norm_ multiplies gradients by:
+// min(1, max_norm / (norm + 1e-6)). A NaN norm gives NaN.
+double clip_factor(double norm, double max_norm);
+
+} // namespace deepspeed::optim

@@ -1,0 +1,139 @@
+// Adam on flat buffers against torch.optim's formula written out in operators.
+#include "deepspeed/optim/adam.h"
+
+#include <gtest/gtest.h>
+#include <torch/nn/module.h>
+
+#include <cmath>
+#include <limits>
+
+namespace deepspeed::optim {
+namespace {
+
+// Three parameters; the middle one never gets a gradient.
+struct Module : torch::nn::Module {
+  Module() {
+    a = register_parameter("a", at::randn({7, 5}));
+    unused = register_parameter("unused", at::randn({11}));
+    b = register_parameter("b", at::randn({70000}));
+  }
+  at::Tensor loss(const at::Tensor& x, const at::Tensor& y) {
+    return (a * x).pow(2).sum() + (b * y).sin().sum();
+  }
+  at::Tensor a, unused, b;
+};
+
+// torch/optim/adam.py, _single_tensor_adam.
+void plain_adam(
+    const AdamOptions& options,
+    int64_t step,
+    double lr,
+    at::Tensor p,
+    at::Tensor g,
+    at::Tensor m,
+    at::Tensor v) {
+  if (options.weight_decay != 0) {
+    if (options.decoupled_weight_decay) {
+      p.mul_(1 - lr * options.weight_decay);
+    } else {
+      g = g.add(p, options.weight_decay);
+    }
+  }
+  m.lerp_(g, 1 - options.beta1);
+  v.mul_(options.beta2).addcmul_(g, g, 1 - options.beta2);
+  const double correction1 = 1 - std::pow(options.beta1, step);
+  const double correction2 = 1 - std::pow(options.beta2, step);
+  const at::Tensor denominator =
+      (v.sqrt() / std::sqrt(correction2)).add_(options.eps);
+  p.addcdiv_(m, denominator, -lr / correction1);
+}
+
+void check_against_plain(const AdamOptions& options, at::ScalarType dtype) {
+  at::manual_seed(1);
+  Module module;
+  flat::FlatParameters parameters(module, dtype);
+  Adam adam(parameters, options);
+  auto& entries = parameters.entries();
+  std::vector<at::Tensor> p;
+  std::vector<at::Tensor> m;
+  std::vector<at::Tensor> v;
+  for (const auto& entry : entries) {
+    p.push_back(entry.master.clone());
+    m.push_back(at::zeros_like(entry.master));
+    v.push_back(at::zeros_like(entry.master));
+  }
+  for (int64_t step = 1; step <= 5; ++step) {
+    const at::Tensor x = at::randn({7, 5});
+    const at::Tensor y = at::randn({70000});
+    parameters.begin_step();
+    module.loss(x.to(dtype), y.to(dtype)).backward();
+    parameters.collect();
+    const double scale = 0.5;
+    for (size_t i : {0, 2}) {
+      plain_adam(
+          options, step, 1e-2, p[i], entries[i].slot.grad * scale, m[i], v[i]);
+    }
+    adam.step(1e-2, scale);
+    for (size_t i : {0, 1, 2}) {
+      EXPECT_TRUE(at::allclose(entries[i].master, p[i], 2e-6, 1e-7));
+      EXPECT_TRUE(at::allclose(adam.state()[i].exp_avg, m[i], 2e-6, 1e-7));
+      EXPECT_TRUE(at::allclose(adam.state()[i].exp_avg_sq, v[i], 2e-6, 1e-9));
+      EXPECT_TRUE(at::equal(entries[i].parameter, entries[i].master.to(dtype)));
+    }
+    EXPECT_EQ(adam.state()[0].step, step);
+    EXPECT_EQ(adam.state()[1].step, 0);
+  }
+}
+
+TEST(Adam, FollowsTorch) {
+  check_against_plain({}, at::kFloat);
+}
+TEST(Adam, FollowsTorchWithWeightDecay) {
+  check_against_plain({.weight_decay = 0.1}, at::kFloat);
+}
+TEST(Adam, FollowsTorchAdamW) {
+  check_against_plain(
+      {.weight_decay = 0.1, .decoupled_weight_decay = true}, at::kFloat);
+}
+TEST(Adam, KeepsFp32MasterWeightsOfABf16Module) {
+  check_against_plain({}, at::kBFloat16);
+}
+
+TEST(GradientNorm, LeavesOutParametersWithoutGradient) {
+  Module module;
+  flat::FlatParameters parameters(module, at::kFloat);
+  parameters.gradients().fill_(std::numeric_limits<float>::quiet_NaN());
+  parameters.begin_step();
+  module.loss(at::randn({7, 5}), at::randn({70000})).backward();
+  parameters.collect();
+  const auto& entries = parameters.entries();
+  const double expected = std::sqrt(
+      entries[0].slot.grad.to(at::kDouble).pow(2).sum().item<double>() +
+      entries[2].slot.grad.to(at::kDouble).pow(2).sum().item<double>());
+  EXPECT_NEAR(gradient_norm(parameters), expected, 1e-9 * expected);
+  EXPECT_NEAR(gradient_norm(parameters, 0.25), expected / 4, 1e-9 * expected);
+}
+
+TEST(GradientNorm, DoesNotDependOnTheThreads) {
+  Module module;
+  flat::FlatParameters parameters(module, at::kFloat);
+  parameters.begin_step();
+  module.loss(at::randn({7, 5}), at::randn({70000})).backward();
+  parameters.collect();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const double one = gradient_norm(parameters);
+  at::set_num_threads(3);
+  const double three = gradient_norm(parameters);
+  at::set_num_threads(threads);
+  EXPECT_EQ(one, three);
+}
+
+TEST(ClipFactor, OnlyShrinks) {
+  EXPECT_EQ(clip_factor(0.5, 1.0), 1.0);
+  EXPECT_NEAR(clip_factor(4.0, 1.0), 0.25, 1e-6);
+  EXPECT_TRUE(std::isnan(clip_factor(NAN, 1.0)));
+}
+
+} // namespace
+} // namespace deepspeed::optim
