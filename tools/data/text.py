@@ -3,6 +3,7 @@
 import re
 
 _SPACES = re.compile(r"\s+")
+_PROSE_SHARE = 0.75  # letters and spaces among the characters of prose
 
 
 def squeeze(text):
@@ -30,3 +31,14 @@ def drop_empty_headings(lines):
             pending.pop()
         pending.append(line)
     return kept
+
+
+def is_prose(paragraph):
+    """False for bibliographic notes, figures, tables, programs and drawings."""
+    if re.match(r"\[[\"{A-Z].*\]\.?$", paragraph):
+        return False
+    if re.search(r"\S {4,}\S.* {4,}\S", paragraph.strip()):
+        return False
+    text = squeeze(paragraph)
+    letters = sum(c.isascii() and (c.isalpha() or c == " ") for c in text)
+    return letters >= _PROSE_SHARE * len(text)

@@ -27,9 +27,7 @@ def read_i2w(data):
     except struct.error as error:
         raise DataError("id table is cut off: %s" % error) from error
     base = start + 4 * (count + 2)
-    return [
-        data[base + a : base + b] for a, b in zip(offsets, offsets[1:])
-    ]
+    return [data[base + a : base + b] for a, b in zip(offsets, offsets[1:])]
 
 
 def byte_to_unicode():
@@ -73,7 +71,5 @@ def build(i2w, merges, encoder):
     ):
         actual = hashlib.sha256(content).hexdigest()
         if actual != expected:
-            raise DataError(
-                "%s: expected sha256 %s, got %s" % (name, expected, actual)
-            )
+            raise DataError("%s: expected sha256 %s, got %s" % (name, expected, actual))
     return text, merges

@@ -7,7 +7,7 @@ import xml.etree.ElementTree
 
 import mwparserfromhell as mw
 
-from templates import ITEM, LOST, TEMPLATES, is_silent
+from templates import INDENT, ITEM, LOST, TEMPLATES, is_silent
 from text import drop_empty_headings, squeeze
 
 # Sections that hold references, lists of links or lists of works, but no prose.
@@ -37,6 +37,7 @@ SIMPLE_FORMULA = re.compile(r"[\w\s+=<>(),.'/*-]{1,40}")
 SUPERSCRIPT = str.maketrans("0123456789+-−n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻ⁿ")
 SENTENCE = re.compile(r"(?<=[.!?])[\"”’)]*\s+(?=[\"“‘(]*[A-Z0-9])")
 MIN_LINE = 60
+MARKS = str.maketrans({ITEM: " ", INDENT: " "})
 
 
 def articles(path):
@@ -53,9 +54,7 @@ def articles(path):
             elif tag == "text":
                 body = element.text or ""
             elif tag == "page":
-                if namespace == "0" and not re.match(
-                    r"\s*#redirect", body, re.I
-                ):
+                if namespace == "0" and not re.match(r"\s*#redirect", body, re.I):
                     yield title, body
                 element.clear()
 
@@ -65,34 +64,77 @@ def article_lines(title, source):
     # Pages carry comments in every place, also inside templates: they go first.
     source = re.sub(r"<!--.*?(?:-->|$)", "", source, flags=re.DOTALL)
     text = render(mw.parse(source, skip_style_tags=True))
-    lines = ["= %s =" % title]
+    return ["= %s =" % title] + section_lines(join_lines(text), paragraph)
+
+
+def join_lines(text):
+    """Joins the lines of a paragraph; an empty line ends it, as on the web page.
+
+    Headings, list items and indented lines stand alone; so do boxes, whose template
+    is all there is on a line.
+    """
+    joined = []
+    is_open = False  # the last line may go on
+    for line in text.split("\n"):
+        line = line.strip()
+        stands_alone = line.startswith((ITEM, INDENT, "=")) or not line.strip(LOST)
+        if is_open and not stands_alone:
+            joined[-1] += " " + line
+        else:
+            joined.append(line)
+        is_open = not stands_alone
+    return "\n".join(joined)
+
+
+def plain_article_lines(title, text):
+    """Returns the lines of an article whose markup is gone but for headings."""
+    return ["= %s =" % title] + section_lines(text, plain_paragraph)
+
+
+def section_lines(text, clean):
+    """Returns headings and cleaned paragraphs of the sections that hold prose."""
+    lines = []
     dropped = 0  # level of the heading whose section is being dropped
     for raw in text.split("\n"):
         heading = re.fullmatch(r"(={2,6})\s*(.*?)\s*\1", raw.strip())
         if heading:
-            level, name = len(heading[1]), tidy(heading[2])
+            level, name = len(heading[1]), tidy(heading[2].replace(LOST, ""))
             if dropped and level > dropped:
                 continue
             dropped = level if DROPPED_SECTIONS.fullmatch(name) else 0
             if not dropped and name:
                 lines.append("%s %s %s" % (heading[1], name, heading[1]))
         elif not dropped:
-            line = paragraph(raw)
+            line = clean(raw)
             if line:
                 lines.append(line)
     return drop_empty_headings(lines)
 
 
+def plain_paragraph(raw):
+    """Returns a line that is not the rest of a sentence around a formula, or ''."""
+    line = squeeze(raw)
+    is_cut = re.match(r"[a-z(),.=]", line) or line.endswith(",")
+    return "" if len(line) < MIN_LINE or is_cut or "displaystyle" in line else line
+
+
 def paragraph(raw):
     """Cleans one rendered line; returns '' when it is not worth keeping."""
     is_item = raw.lstrip().startswith(ITEM)
-    line = tidy(drop_lost_sentences(raw.replace(ITEM, " ")))
+    line = tidy(drop_lost_sentences(raw.translate(MARKS)))
     if len(line) < MIN_LINE or line[0] in "|!{}=" or "ISBN" in line:
         return ""
-    if "a" <= line[0] <= "z":  # the rest of a sentence around a formula
+    if (
+        "a" <= line[0] <= "z" or line[-1] == ","
+    ):  # the rest of a sentence around a formula
         return ""
     # A list item is kept when it is a sentence, not a name or a book.
-    if is_item and (line[-1] not in ".!?\"”)" or not re.search(r"\b(?:is|are|was|were|has|have|had|by|that|which|to|can|of)\b", line)):
+    if is_item and (
+        line[-1] not in '.!?"”)'
+        or not re.search(
+            r"\b(?:is|are|was|were|has|have|had|by|that|which|to|can|of)\b", line
+        )
+    ):
         return ""
     return line
 
@@ -160,9 +202,7 @@ def render_template(node):
     if is_silent(name):
         return ""
     if name in TEMPLATES:
-        positional = [
-            render(p.value).strip() for p in node.params if not p.showkey
-        ]
+        positional = [render(p.value).strip() for p in node.params if not p.showkey]
         named = {
             str(p.name).strip(): render(p.value).strip()
             for p in node.params
@@ -173,17 +213,17 @@ def render_template(node):
             if str(i + 1) in named:
                 positional.append(named[str(i + 1)])
         return TEMPLATES[name](positional, named)
-    if name.startswith("lang-"):
-        return TEMPLATES["lang-"]([render(node.params[0].value)], {})
+    if name.startswith("lang-") and node.params:  # 'lang-el' and the like
+        return render(node.params[0].value)
     return LOST
 
 
 def render_tag(node):
     name = str(node.tag).strip().lower()
     if name in REMOVED_TAGS:
-        return "\n" if name == "table" else ""
+        return "\n\n" if name == "table" else ""
     if node.wiki_markup in ("*", "#", ":", ";"):
-        return ITEM if node.wiki_markup in "*#" else " "
+        return ITEM if node.wiki_markup in "*#" else INDENT
     if name == "br":
         return " "
     contents = node.contents
@@ -198,5 +238,5 @@ def render_tag(node):
     if name == "nowiki":
         return html.unescape(str(contents))
     if name == "li":
-        return "\n" + ITEM + text + "\n"
-    return "\n" + text + "\n" if name in PARAGRAPH_TAGS else text
+        return "\n\n" + ITEM + text + "\n\n"
+    return "\n\n" + text + "\n\n" if name in PARAGRAPH_TAGS else text
