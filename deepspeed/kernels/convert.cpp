@@ -1,0 +1,82 @@
+// Conversions and scaled sums.
+#include "deepspeed/kernels/convert.h"
+
+#include "deepspeed/kernels/dispatch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "deepspeed/kernels/convert.cpp"
+#include <hwy/foreach_target.h>
+
+#include "deepspeed/kernels/simd_inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace deepspeed::kernels::HWY_NAMESPACE {
+
+template <typename From, typename To>
+HWY_INLINE void convert(const From* x, int64_t n, To* y) {
+  for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
+    store(load(x + i, part), y + i, part);
+  });
+}
+void round_array(const float* x, int64_t n, BFloat16* y) {
+  convert(x, n, y);
+}
+void widen_array(const BFloat16* x, int64_t n, float* y) {
+  convert(x, n, y);
+}
+
+template <typename T>
+HWY_INLINE void add_scaled(float factor, const T* x, int64_t n, float* y) {
+  for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
+    const V sum = hn::MulAdd(set(factor), load(x + i, part), load(y + i, part));
+    store(sum, y + i, part);
+  });
+}
+void add_scaled_float(float factor, const float* x, int64_t n, float* y) {
+  add_scaled(factor, x, n, y);
+}
+void add_scaled_bfloat16(float factor, const BFloat16* x, int64_t n, float* y) {
+  add_scaled(factor, x, n, y);
+}
+
+void scale_array(float factor, int64_t n, float* x) {
+  for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
+    store(hn::Mul(set(factor), load(x + i, part)), x + i, part);
+  });
+}
+
+} // namespace deepspeed::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deepspeed::kernels {
+HWY_EXPORT(round_array);
+HWY_EXPORT(widen_array);
+HWY_EXPORT(add_scaled_float);
+HWY_EXPORT(add_scaled_bfloat16);
+HWY_EXPORT(scale_array);
+
+void to_bfloat16(const float* x, int64_t n, base::BFloat16* y) {
+  DS_DISPATCH(round_array)(x, n, y);
+}
+
+void to_float(const base::BFloat16* x, int64_t n, float* y) {
+  DS_DISPATCH(widen_array)(x, n, y);
+}
+
+template <>
+void scale_add(float scale, const float* x, int64_t n, float* y) {
+  DS_DISPATCH(add_scaled_float)(scale, x, n, y);
+}
+
+template <>
+void scale_add(float scale, const base::BFloat16* x, int64_t n, float* y) {
+  DS_DISPATCH(add_scaled_bfloat16)(scale, x, n, y);
+}
+
+void scale(float scale, int64_t n, float* x) {
+  DS_DISPATCH(scale_array)(scale, n, x);
+}
+
+} // namespace deepspeed::kernels
+#endif // HWY_ONCE
