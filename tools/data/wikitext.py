@@ -6,7 +6,6 @@ import re
 import xml.etree.ElementTree
 
 import mwparserfromhell as mw
-
 from templates import INDENT, ITEM, LOST, TEMPLATES, is_silent
 from text import drop_empty_headings, squeeze
 
@@ -64,7 +63,7 @@ def article_lines(title, source):
     # Pages carry comments in every place, also inside templates: they go first.
     source = re.sub(r"<!--.*?(?:-->|$)", "", source, flags=re.DOTALL)
     text = render(mw.parse(source, skip_style_tags=True))
-    return ["= %s =" % title] + section_lines(join_lines(text), paragraph)
+    return section_lines(title, join_lines(text), paragraph)
 
 
 def join_lines(text):
@@ -88,12 +87,12 @@ def join_lines(text):
 
 def plain_article_lines(title, text):
     """Returns the lines of an article whose markup is gone but for headings."""
-    return ["= %s =" % title] + section_lines(text, plain_paragraph)
+    return section_lines(title, text, plain_paragraph)
 
 
-def section_lines(text, clean):
+def section_lines(title, text, clean):
     """Returns headings and cleaned paragraphs of the sections that hold prose."""
-    lines = []
+    lines = ["= %s =" % title]
     dropped = 0  # level of the heading whose section is being dropped
     for raw in text.split("\n"):
         heading = re.fullmatch(r"(={2,6})\s*(.*?)\s*\1", raw.strip())
