@@ -41,8 +41,8 @@ unit-test: build data ## the C++ tests, the lints' tests, the install test
 # After the unit tests, so that the two never share the cores.
 parity: unit-test ## compare with the Python peers, when they are there
 	@if [ -x $(PEERS)/bin/python ]; then \
-		$(PEERS)/bin/python -m pytest -q tests/parity \
-			--junitxml build/parity_results.xml; \
+		$(PEERS)/bin/python -m pytest -q -p no:cacheprovider \
+			--junitxml build/parity_results.xml tests/parity/*.py; \
 	else \
 		echo "parity tests: NOT RUN, the Python peers are not installed" \
 			"(make peers)"; \

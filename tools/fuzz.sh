@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 total=${1:-60}
 
 cmake --preset fuzz --log-level=NOTICE
-cmake --build --preset fuzz
+cmake --build --preset fuzz --target fuzz_programs
 
 programs=(build-fuzz/bin/*_fuzz)
 each=$((total / ${#programs[@]} > 0 ? total / ${#programs[@]} : 1))
