@@ -58,7 +58,7 @@ class WikiMarkup(unittest.TestCase):
             self.assertEqual(render("a [[%s]]" % link), "a")
 
     def test_references_and_tables_are_removed(self):
-        markup = 'One.<ref name="a">{{cite web|url=u}}</ref> Two.<ref name="a" />'
+        markup = 'One.<ref name="a">A note.</ref> Two.<ref name="a" />{{sfn|B}}'
         self.assertEqual(render(markup), "One. Two.")
         self.assertEqual(render("{|\n! a\n|-\n| b [[c]]\n|}"), "")
 
@@ -66,6 +66,7 @@ class WikiMarkup(unittest.TestCase):
         for markup, expected in {
             "{{convert|10|km|mi|abbr=on}}": "10 km",
             "{{convert|5|-|7|sqmi}}": "5–7 sq mi",
+            "{{convert|3|to(-)|4|m}}": "3 to 4 m",
             "{{convert|6|ft|2|in|cm}}": "6 ft 2 in",
             "{{convert|142000|km2}}": "142,000 km²",
             "{{convert|2|e6acre|km2}}": "2 million acres",
@@ -76,6 +77,7 @@ class WikiMarkup(unittest.TestCase):
             "{{nihongo|Aikido|合気道|aikidō}}": "Aikido (合気道 aikidō)",
             "{{as of|2006|3}}": "As of March 2006",
             "{{As of|2006|lc=y}}": "as of 2006",
+            "{{as of|2001|since=y}}": "since 2001",
             "{{chem|H|2|O}}": "H2O",
             "{{frac|1|2}}": "1/2",
             "{{nowrap|1=a = b}}": "a = b",
@@ -121,7 +123,7 @@ class WikiArticle(unittest.TestCase):
                 "Second. " + FILLER,
                 "== References ==",
                 "A book about things that is long enough to be kept. " + FILLER,
-                "=== Notes ===",
+                "=== Their editions ===",
                 "Another. " + FILLER,
                 "==See also==",
                 "* [[Other]]",
@@ -183,6 +185,9 @@ Ada
    <language> (After {Ada Lovelace}) A {Pascal}-descended language, designed
    by Jean Ichbiah's team at {CII Honeywell} in 1979, made for projects.
 
+   Ada was chosen because it has a sound definition, and has been used since
+   then for large programs which must not fail, in aircraft and in trains.
+
    {Home page (http://example.org/ada/)}.  ["A Book", A. Writer, 1980].
 
    ["Another Book about things", B. Writer, with a long title here, 1981].
@@ -192,7 +197,7 @@ Ada
 scalar
 
    1. <mathematics> A single number, as opposed to a {vector} or a {matrix},
-   said A. Writer <writer@example.org>, who wrote all of this down.
+   said A. Writer, <writer@example.org>, who wrote all of this down.
 
    2. <programming> Any data type that stores a single value at a time, such
    as a number or a character, and is not a list (2001-02-03)
@@ -200,14 +205,15 @@ scalar
 
     def test_computing(self):
         lines = list(dictionaries.computing_lines(io.StringIO(self.FOLDOC)))
-        self.assertEqual(len(lines), 3)
+        self.assertEqual(len(lines), 4)
         self.assertTrue(
             lines[0].startswith("Ada (language): (After Ada Lovelace) A Pascal-desc")
         )
-        self.assertTrue(lines[1].startswith("scalar (mathematics): A single number"))
-        self.assertIn("said A. Writer, who", lines[1])
-        self.assertTrue(lines[2].startswith("scalar (programming): Any data type"))
-        self.assertTrue(lines[2].endswith("not a list"))
+        self.assertTrue(lines[1].startswith("Ada was chosen"))
+        self.assertTrue(lines[2].startswith("scalar (mathematics): A single number"))
+        self.assertIn("said A. Writer, who", lines[2])
+        self.assertTrue(lines[3].startswith("scalar (programming): Any data type"))
+        self.assertTrue(lines[3].endswith("not a list"))
 
     def test_webster(self):
         entry = """\
@@ -266,7 +272,7 @@ class Factbook(unittest.TestCase):
                     "conventional long form": {"text": "Republic of Examples"},
                     "conventional short form": {"text": "Examples; note - old"},
                 },
-                "Diplomatic representation from the US": {"embassy": {"text": FILLER}},
+                "Diplomatic representation from the US": {"text": FILLER * 2},
             },
             "Odd": "no topics here",
         }
