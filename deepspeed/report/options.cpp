@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <sstream>
 
 #include "deepspeed/base/error.h"
 
@@ -14,7 +15,9 @@ namespace {
 using base::Error;
 using base::ExitCode;
 
-// "--Checkpoint-dir=x" -> "--Checkpoint_dir=x": the name only, not the value.
+constexpr size_t kHelpWidth = 80;
+
+// "--batch-size=a-b" -> "--batch_size=a-b": the name only, not the value.
 std::string with_underscores(std::string argument) {
   if (argument.starts_with("--") && argument.size() > 2) {
     const size_t end = std::min(argument.find('='), argument.size());
@@ -187,6 +190,32 @@ std::string padded(std::string text, size_t width) {
   return text;
 }
 
+// `left`, and `help` in a column of its own, wrapped at kHelpWidth.
+std::string help_line(
+    const std::string& left,
+    size_t column,
+    const std::string& help) {
+  std::string text;
+  std::string line = padded(left, column - 1);
+  std::istringstream words(help);
+  for (std::string word; words >> word;) {
+    if (line.size() + 1 + word.size() > kHelpWidth) {
+      text += line + "\n";
+      line = std::string(column - 1, ' ');
+    }
+    line += " " + word;
+  }
+  return text + line + "\n";
+}
+
+// "--batch_size 8": the flag with its default.
+std::string flag_text(const Field& field) {
+  const std::string value = value_text(field);
+  const std::string flag = "  --" + field.name;
+  return is_switch(field) ? flag
+                          : flag + " " + (value.empty() ? "TEXT" : value);
+}
+
 } // namespace
 
 Options parse_options(
@@ -213,33 +242,23 @@ Options parse_options(
 
 std::string help_text(const ProgramText& program) {
   Settings defaults;
+  const std::vector<Field> fields = fields_of(defaults);
+  size_t column = 0;
+  for (const Field& field : fields) {
+    column = std::max(column, flag_text(field).size() + 2);
+  }
   std::vector<std::string> headings{"Folders"};
   std::map<std::string, std::string> groups;
-  size_t width = 0;
-  const std::vector<Field> fields = fields_of(defaults);
-  const auto left_side = [](const Field& field) {
-    const std::string value = value_text(field);
-    return "  --" + field.name +
-        (is_switch(field)    ? ""
-             : value.empty() ? " TEXT"
-                             : " " + value);
-  };
-  for (const Field& field : fields) {
-    width = std::max(width, left_side(field).size());
-  }
   for (const Field& field : fields) {
     if (!groups.contains(field.group) && field.group != headings[0]) {
       headings.push_back(field.group);
     }
-    std::string help = field.help;
-    std::string choices;
+    std::string help;
     for (const std::string& choice : field.choices) {
-      choices += (choices.empty() ? "" : ", ") + choice;
+      help += (help.empty() ? "" : ", ") + choice;
     }
-    if (!choices.empty()) {
-      help = choices + (help.empty() ? "" : "; ") + help;
-    }
-    groups[field.group] += padded(left_side(field), width + 2) + help + "\n";
+    help += (help.empty() ? "" : "; ") + field.help;
+    groups[field.group] += help_line(flag_text(field), column, help);
   }
   std::string text = program.name + ": " + program.summary +
       "\n\nusage: " + program.name + " --checkpoint_dir DIR [flags]\n       " +
@@ -250,9 +269,9 @@ std::string help_text(const ProgramText& program) {
   for (const std::string& heading : headings) {
     text += "\n" + heading + "\n" + groups[heading];
   }
-  return text + "\nOther\n" + padded("  -h, --help", width + 2) +
-      "print this text\n" + padded("  --version", width + 2) +
-      "print versions\n";
+  return text + "\nOther\n" +
+      help_line("  -h, --help", column, "print this text") +
+      help_line("  --version", column, "print versions");
 }
 
 ResumedSettings resume_settings(

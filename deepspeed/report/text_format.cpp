@@ -24,7 +24,7 @@ std::string format_count(int64_t n) {
   const size_t first_digit = n < 0 ? 1 : 0;
   for (size_t at = text.size(); at > first_digit + 3;) {
     at -= 3;
-    text.insert(at, ",");
+    text.insert(at, 1, ',');
   }
   return text;
 }

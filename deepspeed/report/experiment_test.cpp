@@ -1,0 +1,212 @@
+// The experiment folder, its lock, and what git says.
+#include "deepspeed/report/experiment.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <regex>
+#include <set>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/report/git_state.h"
+#include "deepspeed/report/hparams.h"
+
+namespace deepspeed::report {
+namespace {
+
+namespace fs = std::filesystem;
+using base::Error;
+using base::ExitCode;
+
+ExitCode code_of(const std::function<void()>& action, std::string* report) {
+  try {
+    action();
+  } catch (const Error& error) {
+    *report = error.report();
+    return error.code();
+  }
+  return ExitCode::ok;
+}
+
+// The exit status of `action` in a child process.
+int status_in_child(const std::function<int()>& action) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::_exit(action());
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(ExperimentName, HasNoLeadingZeros) {
+  // 2026-03-08 03:00:00 in Los Angeles.
+  EXPECT_EQ(
+      experiment_name(1772964000, "abcdefgh"),
+      "bert_pretrain.2026.3.8.3.0.0.abcdefgh");
+}
+
+TEST(RandomIdentifier, UsesTheWholeAlphabet) {
+  std::set<char> seen;
+  std::set<std::string> identifiers;
+  for (int i = 0; i < 200; ++i) {
+    const std::string identifier = random_identifier();
+    EXPECT_TRUE(std::regex_match(identifier, std::regex("[a-z0-9]{8}")));
+    identifiers.insert(identifier);
+    seen.insert(identifier.begin(), identifier.end());
+  }
+  EXPECT_EQ(identifiers.size(), 200u);
+  EXPECT_EQ(seen.size(), 36u);
+}
+
+TEST(Experiment, CreatesWhatHelloDeepSpeedCreates) {
+  const base::TemporaryFolder folder;
+  Settings settings;
+  settings.model.h_dim = 64;
+  std::string path;
+  {
+    const Experiment experiment =
+        Experiment::create(folder.path() + "/a/b", settings);
+    path = experiment.path();
+    EXPECT_TRUE(fs::is_directory(experiment.events_path()));
+    EXPECT_EQ(experiment.metrics_path(), path + "/metrics.jsonl");
+    EXPECT_EQ(experiment.report_path(), path + "/report.html");
+  }
+  EXPECT_TRUE(std::regex_match(
+      fs::path(path).filename().string(),
+      std::regex(R"(bert_pretrain(\.\d+){6}\.[a-z0-9]{8})")));
+  EXPECT_EQ(read_hparams(path + "/hparams.json").model.h_dim, 64);
+  EXPECT_TRUE(fs::is_directory(path + "/tb_dir"));
+
+  Experiment experiment = Experiment::open(path + "/");
+  EXPECT_EQ(experiment.path(), path);
+  settings.run.num_iterations = 7;
+  experiment.save_settings(settings);
+  EXPECT_EQ(read_hparams(experiment.hparams_path()).run.num_iterations, 7);
+}
+
+TEST(Experiment, OneRunPerFolder) {
+  const base::TemporaryFolder folder;
+  const Experiment first = Experiment::create(folder.path(), Settings());
+  const auto open_again = [&] {
+    std::string report;
+    const ExitCode code =
+        code_of([&] { Experiment::open(first.path()); }, &report);
+    const bool named =
+        report.find("pid " + std::to_string(::getppid())) != std::string::npos;
+    return code == ExitCode::cannot_create && !named ? 1
+                                                     : static_cast<int>(code);
+  };
+  EXPECT_EQ(status_in_child(open_again), 73);
+}
+
+TEST(Experiment, AKilledRunLeavesNoLock) {
+  const base::TemporaryFolder folder;
+  const std::string path = Experiment::create(folder.path(), Settings()).path();
+  status_in_child([&] {
+    const Experiment killed = Experiment::open(path);
+    ::_exit(1); // without destructors
+    return 0;
+  });
+  std::string report;
+  EXPECT_EQ(code_of([&] { Experiment::open(path); }, &report), ExitCode::ok)
+      << report;
+}
+
+TEST(Experiment, MovingKeepsTheLock) {
+  const base::TemporaryFolder folder;
+  Experiment first = Experiment::create(folder.path(), Settings());
+  const Experiment moved = std::move(first);
+  std::string report;
+  EXPECT_EQ(
+      code_of([&] { Experiment::open(moved.path()); }, &report),
+      ExitCode::cannot_create);
+}
+
+TEST(Experiment, ErrorsNameTheFolder) {
+  const base::TemporaryFolder folder;
+  std::string report;
+  EXPECT_EQ(
+      code_of([&] { Experiment::open(folder.path() + "/x"); }, &report),
+      ExitCode::no_input);
+  EXPECT_EQ(
+      code_of([&] { Experiment::open(folder.path()); }, &report),
+      ExitCode::no_input);
+  EXPECT_NE(report.find("hparams.json"), std::string::npos);
+  base::write_file_atomically(folder.path() + "/file", "");
+  EXPECT_EQ(
+      code_of(
+          [&] { Experiment::create(folder.path() + "/file/x", Settings()); },
+          &report),
+      ExitCode::cannot_create);
+  EXPECT_NE(report.find(folder.path() + "/file/x"), std::string::npos);
+  if (::geteuid() != 0) {
+    fs::permissions(
+        folder.path(), fs::perms::owner_read | fs::perms::owner_exec);
+    EXPECT_EQ(
+        code_of(
+            [&] { Experiment::create(folder.path(), Settings()); }, &report),
+        ExitCode::cannot_create);
+    fs::permissions(folder.path(), fs::perms::owner_all);
+  }
+}
+
+// In a child, because the current folder belongs to the whole process.
+TEST(Git, StoresHashAndDiff) {
+  if (!git_output({"--version"})) {
+    GTEST_SKIP() << "git is not installed";
+  }
+  const base::TemporaryFolder folder;
+  const auto with_repository = [&] {
+    fs::current_path(folder.path());
+    base::write_file_atomically("code.txt", "one\n");
+    const bool made = git_output({"init", "-q"}) && git_output({"add", "."}) &&
+        git_output(
+                          {"-c",
+                           "user.name=n",
+                           "-c",
+                           "user.email=e",
+                           "commit",
+                           "-q",
+                           "-m",
+                           "m"});
+    base::write_file_atomically("code.txt", "two\n");
+    const std::string path = Experiment::create("out", Settings()).path();
+    const std::string hash = base::read_file(path + "/githash.log", 100);
+    const std::string diff = base::read_file(path + "/gitdiff.log", 10000);
+    return made && std::regex_match(hash, std::regex("[0-9a-f]{40}\n")) &&
+            diff.find("-one\n+two\n") != std::string::npos
+        ? 0
+        : 1;
+  };
+  EXPECT_EQ(status_in_child(with_repository), 0);
+}
+
+TEST(Git, NoRepositoryAndNoGitAreFine) {
+  const base::TemporaryFolder folder;
+  const auto without = [&] {
+    ::setenv("GIT_CEILING_DIRECTORIES", "/", 1);
+    fs::current_path(folder.path());
+    const std::string path = Experiment::create("out", Settings()).path();
+    return fs::exists(path + "/githash.log") ||
+            fs::exists(path + "/gitdiff.log")
+        ? 1
+        : 0;
+  };
+  EXPECT_EQ(status_in_child(without), 0);
+  EXPECT_EQ(
+      status_in_child([&] {
+        ::setenv("PATH", folder.path().c_str(), 1);
+        return git_output({"--version"}) ? 1 : without();
+      }),
+      0);
+}
+
+} // namespace
+} // namespace deepspeed::report
