@@ -82,7 +82,8 @@ class Value {
   const Value* find(int64_t key) const;
 
   // Building. set() adds an entry or replaces the one of that key; `this` must
-  // be a dict, and a list for append(): otherwise std::bad_variant_access.
+  // be a dict, and a list for append(), else std::bad_variant_access. A key
+  // that Python cannot hash: std::invalid_argument. set() looks at all entries.
   Value& set(Value key, Value value);
   Value& append(Value value);
 
@@ -117,7 +118,8 @@ Value make_ordered_dict();
 // "a dict with 3 entries", "the string 'abc'", for messages.
 std::string describe(const Value& value);
 
-// True for equal dict keys as Python compares them (1 == 1.0 == True).
-bool same_key(const Value& a, const Value& b);
+// A text that is equal for keys that are equal in Python (1 == 1.0 == True).
+// Empty if the value cannot be a key.
+std::string key_text(const Value& key);
 
 } // namespace deepspeed::checkpoint

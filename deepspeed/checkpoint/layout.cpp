@@ -1,0 +1,145 @@
+// Every file name of an experiment and of an exported model, in one place.
+#include "deepspeed/checkpoint/layout.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/checkpoint/torch_file.h"
+
+namespace deepspeed::checkpoint {
+namespace {
+
+constexpr std::string_view kStepPrefix = "checkpoint.iter_";
+constexpr std::string_view kStepSuffix = ".pt";
+
+// Why the checkpoint is not whole, or "" if it is.
+std::string fault_of(const StepFile& file) {
+  try {
+    verify_torch_file(file.path);
+    return "";
+  } catch (const base::Error& error) {
+    return error.what();
+  }
+}
+
+} // namespace
+
+std::string join(const std::string& folder, std::string_view name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+std::string step_checkpoint_name(int64_t step) {
+  return std::string(kStepPrefix) + std::to_string(step) +
+      std::string(kStepSuffix);
+}
+
+std::optional<int64_t> parse_step_checkpoint_name(std::string_view name) {
+  if (!name.starts_with(kStepPrefix) || !name.ends_with(kStepSuffix) ||
+      name.size() <= kStepPrefix.size() + kStepSuffix.size()) {
+    return std::nullopt;
+  }
+  name.remove_prefix(kStepPrefix.size());
+  name.remove_suffix(kStepSuffix.size());
+  int64_t step = 0;
+  const auto [end, error] =
+      std::from_chars(name.data(), name.data() + name.size(), step);
+  // Only the one spelling: "007" and "-1" are other files.
+  if (error != std::errc() || std::to_string(step) != name || step < 0) {
+    return std::nullopt;
+  }
+  return step;
+}
+
+std::vector<StepFile> list_step_checkpoints(const std::string& folder) {
+  std::vector<StepFile> files;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator();
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (const auto step = parse_step_checkpoint_name(name)) {
+      files.push_back({*step, join(folder, name)});
+    }
+  }
+  if (error) {
+    throw base::system_error(
+        base::ExitCode::no_input,
+        "cannot read the folder",
+        folder,
+        error.value());
+  }
+  std::sort(
+      files.begin(), files.end(), [](const StepFile& a, const StepFile& b) {
+        return a.step < b.step;
+      });
+  return files;
+}
+
+LatestCheckpoint latest_whole_checkpoint(const std::string& folder) {
+  const std::vector<StepFile> files = list_step_checkpoints(folder);
+  LatestCheckpoint latest;
+  for (size_t i = files.size(); i-- > 0;) {
+    const std::string fault = fault_of(files[i]);
+    if (fault.empty()) {
+      latest.file = files[i];
+      return latest;
+    }
+    latest.skipped.push_back(files[i].path + ": " + fault);
+  }
+  if (files.empty()) {
+    throw base::Error(
+        base::ExitCode::no_input,
+        "no " + std::string(kStepPrefix) + "N" + std::string(kStepSuffix) +
+            " in the folder",
+        folder,
+        "give the folder of an experiment that has saved a checkpoint");
+  }
+  throw base::Error(
+      base::ExitCode::data,
+      "none of the " + std::to_string(files.size()) +
+          " checkpoints is whole; the newest: " + latest.skipped[0],
+      folder,
+      "start a new experiment, or put back a copy of a checkpoint");
+}
+
+std::vector<std::string> keep_last(const std::string& folder, int64_t k) {
+  if (k < 1) {
+    throw base::Error(
+        base::ExitCode::usage,
+        "cannot keep the last " + std::to_string(k) + " checkpoints",
+        "",
+        "keep at least 1");
+  }
+  const std::vector<StepFile> files = list_step_checkpoints(folder);
+  const int64_t count = static_cast<int64_t>(files.size());
+  std::vector<std::string> removed;
+  if (count <= k) {
+    return removed;
+  }
+  // Until a whole one is seen among the newer ones, nothing may go.
+  bool safe = false;
+  for (int64_t i = count - 1; i >= 0; --i) {
+    const StepFile& file = files[static_cast<size_t>(i)];
+    if (!safe) {
+      safe = fault_of(file).empty();
+    } else if (i < count - k) {
+      if (::unlink(file.path.c_str()) != 0 && errno != ENOENT) {
+        throw base::system_error(
+            base::ExitCode::io, "cannot remove", file.path, errno);
+      }
+      removed.push_back(file.path);
+    }
+  }
+  if (!removed.empty()) {
+    base::sync_folder(folder);
+  }
+  return removed;
+}
+
+} // namespace deepspeed::checkpoint

@@ -1,0 +1,59 @@
+// What a pickle builds, before it is known to be a tree of sane size.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deepspeed/checkpoint/value.h"
+
+namespace deepspeed::checkpoint::pickle {
+
+using NodeId = uint32_t;
+inline constexpr NodeId kNoNode = UINT32_MAX;
+
+// A node refers to others by number, as often as it likes and even in circles:
+// a hostile graph costs no more than its pickle and is freed without recursion.
+struct Node {
+  enum class Kind : uint8_t {
+    none,
+    boolean, // number
+    integer, // number
+    real, // number holds its bits
+    string, // text
+    list, // items
+    tuple, // items
+    dict, // items: key, value, key, value, ...
+    ordered_dict, // the same; state: its attributes
+    global, // text: "module.name"
+    storage, // number: which one
+    tensor, // number: which one
+    object, // text, arguments, state; number: Object::Call
+  };
+  Kind kind = Kind::none;
+  NodeId arguments = kNoNode; // a tuple
+  NodeId state = kNoNode;
+  int64_t number = 0;
+  std::string_view text; // lies in the pickle or in Graph::names
+  std::vector<NodeId> items;
+};
+
+struct Graph {
+  std::vector<Node> nodes;
+  std::vector<std::shared_ptr<const Tensor>> tensors;
+};
+
+// Turns what hangs on `root` into a tree. On failure returns false and says why
+// in `fault`: a cycle, nesting beyond kMaxValueDepth, a key that is no key or
+// stands twice, a storage outside a tensor, or a tree that is
+// very much larger than the pickle of `pickle_bytes` bytes.
+bool flatten(
+    const Graph& graph,
+    NodeId root,
+    size_t pickle_bytes,
+    Value* value,
+    std::string* fault);
+
+} // namespace deepspeed::checkpoint::pickle
