@@ -35,6 +35,9 @@ PARAGRAPH_TAGS = {"blockquote", "div", "p", "center", "poem", "ol", "ul"}
 SIMPLE_FORMULA = re.compile(r"[\w\s+=<>(),.'/*-]{1,40}")
 SUPERSCRIPT = str.maketrans("0123456789+-−n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻ⁿ")
 SENTENCE = re.compile(r"(?<=[.!?])[\"”’)]*\s+(?=[\"“‘(]*[A-Z0-9])")
+SENTENCE_WORD = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|by|that|which|to|can|of)\b"
+)
 MIN_LINE = 60
 MARKS = str.maketrans({ITEM: " ", INDENT: " "})
 
@@ -123,17 +126,10 @@ def paragraph(raw):
     line = tidy(drop_lost_sentences(raw.translate(MARKS)))
     if len(line) < MIN_LINE or line[0] in "|!{}=" or "ISBN" in line:
         return ""
-    if (
-        "a" <= line[0] <= "z" or line[-1] == ","
-    ):  # the rest of a sentence around a formula
-        return ""
+    if "a" <= line[0] <= "z" or line[-1] == ",":
+        return ""  # a part of a sentence, around a formula
     # A list item is kept when it is a sentence, not a name or a book.
-    if is_item and (
-        line[-1] not in '.!?"”)'
-        or not re.search(
-            r"\b(?:is|are|was|were|has|have|had|by|that|which|to|can|of)\b", line
-        )
-    ):
+    if is_item and not (line[-1] in '.!?"”)' and SENTENCE_WORD.search(line)):
         return ""
     return line
 
