@@ -11,8 +11,6 @@ namespace deepspeed::text {
 // One line of JSON: {"ids": [...], "positions": [...], "cu_seqlens": [...],
 // "masked": [...], "labels": [...], "visits": [...]}, as in PackedBatch.
 std::string batch_to_json(const PackedBatch& batch);
-// The opposite. `where` is "FILE:LINE" for Error(data).
-PackedBatch batch_from_json(const std::string& line, const std::string& where);
 
 // A file of such lines that appears when it is complete. Not thread-safe.
 class BatchFileWriter {

@@ -33,10 +33,12 @@ class ByteStream {
   virtual size_t read(std::span<char> buffer) = 0;
 };
 
-// A regular file. Its end is checked: Error(data) if the file was changed since
-// it was opened. `bytes_read` (may be null) counts what was taken from disk.
+// A regular file that still is what `stamp` says. Error(data) if it is another
+// one when it is opened or when its end is reached. `bytes_read` (may be null)
+// counts what was taken from disk.
 std::unique_ptr<ByteStream> open_file(
     const std::string& path,
+    const FileStamp& stamp,
     uint64_t* bytes_read = nullptr);
 
 // The bytes of `text`, which must outlive the stream.

@@ -73,7 +73,8 @@ class SampleReader {
   uint64_t bytes_read_ = 0;
   std::unique_ptr<ByteStream> stream_;
   std::string name_;
-  std::string text_column_; // "" for text files
+  std::string text_column_;
+  bool is_json_;
   std::vector<char> buffer_;
   size_t begin_ = 0; // of what was read and not used
   size_t end_ = 0;
@@ -82,8 +83,5 @@ class SampleReader {
   std::string json_text_;
   SourceCounts counts_;
 };
-
-// True if `text` is well-formed UTF-8 (Unicode 15, table 3-7).
-bool is_utf8(std::string_view text);
 
 } // namespace deepspeed::text

@@ -40,9 +40,9 @@ std::string default_cache_dir();
 class TokenCache {
  public:
   // Opens and checks a cache file. Error(data) if it is damaged.
-  TokenCache(const std::string& path, bool verify);
+  static TokenCache open(const std::string& path, bool verify);
   // The same for the bytes of such a file in memory.
-  explicit TokenCache(std::string bytes);
+  static TokenCache from_bytes(std::string bytes, bool verify);
   TokenCache(TokenCache&&) noexcept;
   TokenCache& operator=(TokenCache&&) noexcept;
   ~TokenCache();
@@ -65,7 +65,8 @@ class TokenCache {
   uint32_t vocab_size() const {
     return vocab_size_;
   }
-  // Bytes of the sources that belong to these ids: 32 hexadecimal digits.
+  // Identifies the content of the sources, the tokenizer and the text column:
+  // 32 hexadecimal digits.
   const std::string& key() const {
     return key_;
   }
@@ -75,6 +76,7 @@ class TokenCache {
   }
 
  private:
+  TokenCache() = default;
   void read_footer(bool verify);
   std::span<const std::byte> bytes() const;
   uint64_t offset(uint64_t i) const;

