@@ -91,11 +91,11 @@ install_debian_packages() {
   fi
   say "installing Debian packages: ${missing[*]}"
   local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq)
-  run_quietly "$deps/apt.log" "${apt[@]}" update ||
+  run_quietly "$deps/apt.log" "${apt[@]}" -o APT::Update::Error-Mode=any update ||
     fail 69 "apt-get update failed" "is there a network? All of it: .deps/apt.log"
   run_quietly "$deps/apt.log" \
     "${apt[@]}" install -y --no-install-recommends "${missing[@]}" ||
-    fail 69 "apt-get install failed" "all of its output: .deps/apt.log"
+    fail 69 "apt-get install failed" "is there a network? All of it: .deps/apt.log"
 }
 
 # A virtual environment cannot be moved, so it is made in place; one that was not
