@@ -61,7 +61,9 @@ bench: build data ## the benchmarks of docs/benchmarks.md
 fuzz: ## fuzz every parser, SECONDS=60 in all
 	tools/fuzz.sh $(SECONDS)
 
-asan tsan: ## the torch-free tests under a sanitizer
+asan: ## the torch-free tests under ASan and UBSan
+tsan: ## the torch-free tests under TSan
+asan tsan:
 	cmake --preset $@ --log-level=NOTICE
 	cmake --build --preset $@
 	ctest --preset $@ --output-junit test_results.xml
