@@ -59,10 +59,11 @@ bench: build data ## the benchmarks of docs/benchmarks.md
 	tools/bench.sh
 
 fuzz: ## fuzz every parser, SECONDS=60 in all
+	tools/setup.sh --with-fuzz
 	tools/fuzz.sh $(SECONDS)
 
-asan: ## the torch-free tests under ASan and UBSan
-tsan: ## the torch-free tests under TSan
+asan: setup ## the torch-free tests under ASan and UBSan
+tsan: setup ## the torch-free tests under TSan
 asan tsan:
 	cmake --preset $@ --log-level=NOTICE
 	cmake --build --preset $@
