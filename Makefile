@@ -48,7 +48,7 @@ parity: unit-test ## compare with the Python peers, when they are there
 			"(make peers)"; \
 	fi
 
-lint: ## include arrows, size budgets, words, format
+lint: ## include arrows, size budgets, words, docs, format
 	tools/lint.sh
 
 tidy: ## clang-tidy over the torch-free folders

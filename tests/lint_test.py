@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 sys.dont_write_bytecode = True
 
 import lint_budgets  # noqa: E402
+import lint_docs  # noqa: E402
 import lint_includes  # noqa: E402
 import lint_words  # noqa: E402
 
@@ -88,10 +89,10 @@ class IncludesTest(TreeTest):
         self.assert_one(lint_includes, "c10d headers")
 
     def test_file_name_spelled_outside_layout(self):
-        spelled = 'auto a = "hparams' '.json"; // "model.safetensors"\n'
+        spelled = 'auto a = "hparams.json"; // "model.safetensors"\n'
         self.write("deepspeed/base/layout.cpp", spelled)
         self.write("deepspeed/text/a_test.cpp", spelled)
-        self.write("deepspeed/text/b.cpp", 'auto a = "no hparams' '.json";\n')
+        self.write("deepspeed/text/b.cpp", 'auto a = "no hparams.json";\n')
         self.assert_clean(lint_includes)
         self.write("deepspeed/text/a.cpp", spelled)
         self.assert_one(lint_includes, "text/a.cpp:1", "layout.h")
@@ -201,6 +202,27 @@ class WordsTest(TreeTest):
         self.write(".gitignore", "data/\n")
         self.write("data/a.txt", "/" "root/x\n")
         self.assert_clean(lint_words)
+
+
+class DocsTest(TreeTest):
+    def test_link_to_nothing(self):
+        self.write("docs/a.md", "[b](b.md#part) [web](https://a.org/b)\n")
+        self.write("docs/b.md", "[up](../docs/a.md)\n")
+        self.assert_clean(lint_docs)
+        self.write("docs/a.md", "\n[c](c.md)\n")
+        self.assert_one(lint_docs, "docs/a.md:2", "c.md")
+
+    def test_flag_that_is_not_explained(self):
+        self.write("docs/training.md", "| `seed` | |\n")
+        self.write("deepspeed/report/settings.cpp", '{"seed", kRun, &s,\n')
+        self.assert_clean(lint_docs)
+        self.write("deepspeed/report/settings.cpp", '{"dtype", kRun, &s,\n')
+        self.assert_one(lint_docs, "training.md", "dtype")
+
+    def test_exit_code_that_is_not_explained(self):
+        self.write("docs/errors.md", "| 64 | usage |\n")
+        self.write("deepspeed/base/error.h", "  usage = 64, // flags\n  io = 74,\n")
+        self.assert_one(lint_docs, "errors.md", "74")
 
 
 class ThisTreeTest(unittest.TestCase):

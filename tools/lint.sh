@@ -7,6 +7,7 @@ status=0
 python3 tools/lint_includes.py || status=1
 python3 tools/lint_budgets.py || status=1
 python3 tools/lint_words.py || status=1
+python3 tools/lint_docs.py || status=1
 
 # Other versions lay out some lines differently.
 if format=$(command -v clang-format-14); then
