@@ -216,7 +216,7 @@ class DocsTest(TreeTest):
         self.write("docs/training.md", "| `seed` | |\n")
         self.write("deepspeed/report/settings.cpp", '{"seed", kRun, &s,\n')
         self.assert_clean(lint_docs)
-        self.write("deepspeed/report/settings.cpp", '{"dtype", kRun, &s,\n')
+        self.write("deepspeed/report/settings.cpp", '{"dtype",\n kRun, &s,\n')
         self.assert_one(lint_docs, "training.md", "dtype")
 
     def test_exit_code_that_is_not_explained(self):
