@@ -100,7 +100,7 @@ HWY_INLINE void multiply_columns(
 
 // C = A B, or C += A B. The rows are rounded up to a multiple of kTileRows. The
 // sums run over depth in order.
-HWY_NOINLINE void multiply(
+static HWY_NOINLINE void multiply(
     Left a,
     Right b,
     Extent extent,
