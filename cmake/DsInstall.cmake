@@ -24,15 +24,9 @@ if(DS_WITH_TORCH)
   install(FILES cmake/FindLibtorch.cmake DESTINATION ${package_dir})
 endif()
 
-# The programs lie below programs/; those that need tensors know where libtorch
-# lies by the rpath of Libtorch::torch.
-get_property(programs DIRECTORY programs PROPERTY BUILDSYSTEM_TARGETS)
-foreach(program ${programs})
-  get_target_property(type ${program} TYPE)
-  if(type STREQUAL EXECUTABLE)
-    install(TARGETS ${program})
-  endif()
-endforeach()
+# Programs that need tensors find libtorch by the rpath of Libtorch::torch.
+get_property(programs GLOBAL PROPERTY DS_PROGRAMS)
+install(TARGETS ${programs})
 
 configure_package_config_file(
   cmake/deepspeedConfig.cmake.in ${CMAKE_BINARY_DIR}/deepspeedConfig.cmake
