@@ -16,11 +16,3 @@ run build/bin/train_bert --checkpoint_dir experiments \
   --validation_file data/encyclopedia/valid.txt --eval_every 100 \
   --export "$model" "$@"
 run build/bin/fill_mask "$model" "The capital of France is <mask>."
-
-cat <<'END'
-
-Go on from here:
-  build/bin/train_bert --help
-  build/bin/train_bert --load_checkpoint_dir experiments/bert_pretrain...  (resume)
-  build/bin/ds_report                                                     (this machine)
-END
