@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import json
 import os
 import pathlib
 import struct
@@ -462,9 +461,9 @@ class RecordedData(unittest.TestCase):
     """What `make data` left in data/, when it is there."""
 
     def test_the_files_are_the_recorded_ones(self):
-        folders = [p for p in sorted((ROOT / "data").glob("*")) if p.is_dir()]
         names = ("encyclopedia", "encyclopedia-large", "roberta-base")
-        present = [p for p in folders if p.name in names]
+        present = [ROOT / "data" / name for name in names]
+        present = [folder for folder in present if folder.exists()]
         if not present:
             self.skipTest("no data here: make data")
         for folder in present:
@@ -489,19 +488,11 @@ class RecordedData(unittest.TestCase):
             split: {line for line in lines if line.startswith("= ")}
             for split, lines in splits.items()
         }
-        paragraphs = [
-            line
-            for lines in splits.values()
-            for line in lines
-            if text.heading_level(line) == 0
-        ]
+        lines = sum(splits.values(), [])
+        paragraphs = [line for line in lines if text.heading_level(line) == 0]
         self.assertEqual(len(paragraphs), len(set(paragraphs)))
         self.assertTrue(headings["valid"].isdisjoint(headings["test"]))
         self.assertTrue(600 <= len(splits["valid"]) <= 2000)
-        vocab = ROOT / "data" / "roberta-base" / "vocab.json"
-        if vocab.exists():
-            ids = json.loads(vocab.read_text("utf-8"))
-            self.assertEqual((ids["<s>"], ids["Ġthe"], ids["<mask>"]), (0, 5, 50264))
 
 
 if __name__ == "__main__":
