@@ -40,9 +40,10 @@ unit-test: build data ## the C++ tests, the lints' tests, the install test
 
 # After the unit tests, so that the two never share the cores.
 parity: unit-test ## compare with the Python peers, when they are there
-	@if [ -x $(PEERS)/bin/python ]; then \
-		$(PEERS)/bin/python -m pytest -q -p no:cacheprovider \
-			--junitxml build/parity_results.xml tests/parity/*.py; \
+	@if [ -x $(PEERS)/bin/python4 ]; then \
+		DS_BIN=$(CURDIR)/build/bin $(PEERS)/bin/python4 -B -m pytest -q \
+			-p no:cacheprovider --junitxml build/parity_results.xml \
+			tests/parity/*_parity.py; \
 	else \
 		echo "parity tests: NOT RUN, the Python peers are not installed" \
 			"(make peers)"; \
