@@ -1,6 +1,7 @@
 // The ids of words that were encoded before.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -10,7 +11,7 @@
 namespace deepspeed::text {
 
 // A hash table from short words to their ids. When it is full it forgets
-// everything and starts again: memory stays below 33 MB for any text, and words
+// everything and starts again: memory stays below 60 MB for any text, and words
 // that are no longer met do not stay. Not thread-safe.
 class PretokenMemo {
  public:
@@ -53,6 +54,10 @@ class PretokenMemo {
     const Slot& slot = slots_[index_of(key)];
     if (slot.n == 0) {
       return false;
+    }
+    if (slot.n == 1) {
+      ids.push_back(slot.ids[0]);
+      return true;
     }
     const int32_t* begin =
         slot.n <= kInline ? slot.ids : more_.data() + slot.ids[0];
@@ -112,13 +117,14 @@ class PretokenMemo {
   }
 
   void grow() {
-    used_ = slots_.size() < kMostSlots ? used_ : 0;
-    std::vector<Slot> old(std::min(slots_.size() * 2, kMostSlots));
-    old.swap(slots_);
-    if (used_ == 0) {
+    if (slots_.size() == kMostSlots) {
+      std::fill(slots_.begin(), slots_.end(), Slot());
       more_.clear();
+      used_ = 0;
       return;
     }
+    std::vector<Slot> old(slots_.size() * 2);
+    old.swap(slots_);
     for (const Slot& slot : old) {
       if (slot.n != 0) {
         slots_[index_of({slot.low, slot.high, slot.size})] = slot;

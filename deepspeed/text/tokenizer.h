@@ -70,8 +70,8 @@ class Tokenizer {
 
 class PretokenMemo;
 
-// Turns text into ids. It remembers the ids of words it has seen (at most
-// about 40 MB), so each thread wants one of its own. Not thread-safe.
+// Turns text into ids. It remembers the ids of words it has seen (in at
+// most 60 MB), so each thread wants one of its own. Not thread-safe.
 class Encoder {
  public:
   explicit Encoder(std::shared_ptr<const Tokenizer> tokenizer);

@@ -247,13 +247,12 @@ SpecialTokens find_special(
 void check_added(
     const std::vector<AddedToken>& added,
     const std::string& source) {
-  constexpr size_t kMostAdded = 1024; // each is compared at each '<'
-  if (added.size() > kMostAdded) {
+  if (added.size() > kMostAddedTokens) {
     throw Error(
         ExitCode::config,
         std::to_string(added.size()) + " added tokens are too many",
         source,
-        "at most " + std::to_string(kMostAdded) + " are supported");
+        "at most " + std::to_string(kMostAddedTokens) + " are supported");
   }
   for (size_t i = 0; i < added.size(); ++i) {
     const std::string& content = added[i].content;

@@ -11,6 +11,8 @@
 
 namespace deepspeed::text {
 
+constexpr size_t kMostAddedTokens = 1024; // each is compared at each '<'
+
 // What the files of a tokenizer say, not yet checked. The views point into the
 // files. Texts are in the alphabet of GPT-2, where each byte is a letter.
 struct TokenizerParts {

@@ -136,16 +136,19 @@ void check_value(
   }
 }
 
+// The type that a part says it has, or the start of the part.
+std::string kind_of(const Json& part) {
+  const bool has_type = part.is_object() && part.contains("type");
+  return (has_type ? part["type"] : part).dump().substr(0, 60);
+}
+
 void check_type(
     const Json& part,
     const std::string& type,
     const std::string& name,
     const std::string& source) {
-  if (!part.is_object() || !part.contains("type")) {
-    refuse("the " + name + " " + part.dump().substr(0, 60), source);
-  }
-  if (part["type"] != type) {
-    refuse("the " + name + " " + part["type"].dump().substr(0, 60), source);
+  if (kind_of(part) != "\"" + type + "\"" || !part.is_object()) {
+    refuse("the " + name + " " + kind_of(part), source);
   }
 }
 
@@ -226,7 +229,7 @@ void check_pipeline(
     const std::string& source) {
   if (key == "normalizer") {
     if (!value.is_null()) {
-      check_type(value, "none", "normalizer", source);
+      refuse("the normalizer " + kind_of(value), source);
     }
   } else if (key == "pre_tokenizer") {
     check_type(value, "ByteLevel", "pre-tokenizer", source);
@@ -347,7 +350,11 @@ std::unique_ptr<const TokenizerModel> parse_tokenizer_json(
           read_members(reader, {"type", "vocab", "merges"}, read_model);
         } else if (key == "added_tokens") {
           reader.array([&] {
-            parts.added.push_back(read_added(read_tree(reader), source));
+            if (parts.added.size() <= kMostAddedTokens) { // else refused later
+              parts.added.push_back(read_added(read_tree(reader), source));
+            } else {
+              reader.skip();
+            }
           });
         } else {
           check_pipeline(key, read_tree(reader), source);

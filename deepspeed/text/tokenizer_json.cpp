@@ -138,7 +138,7 @@ int32_t JsonReader::integer() {
       fail("the number is too large");
     }
   }
-  const bool has_leading_zero = document_[begin] == '0' && at_ > begin + 1;
+  const bool has_leading_zero = at_ > begin + 1 && document_[begin] == '0';
   const bool is_fraction = at_ < document_.size() &&
       (document_[at_] == '.' || document_[at_] == 'e' || document_[at_] == 'E');
   if (at_ == begin || has_leading_zero || is_fraction) {

@@ -24,8 +24,7 @@ class JsonReader {
   std::string_view string();
   // An integer from 0 to 2^31 - 1.
   int32_t integer();
-  // Passes any value and returns its text. Only brackets and strings are
-  // checked: it is for base::parse_json, or for what another version wrote.
+  // Passes any value and returns its text, for base::parse_json to check.
   std::string_view skip();
   // Fails unless nothing but white space is left.
   void finish();
