@@ -109,7 +109,8 @@ TEST(EventFile, AFullDiskWarnsOnce) {
   EXPECT_EXIT(
       {
         ::signal(SIGXFSZ, SIG_IGN);
-        rlimit limit{64, 64};
+        rlimit limit{};
+        limit.rlim_cur = limit.rlim_max = 64;
         ::setrlimit(RLIMIT_FSIZE, &limit);
         for (int step = 0; step < 3; ++step) {
           file.add_scalar("Train/loss", 1.0, step);

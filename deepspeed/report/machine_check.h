@@ -10,9 +10,9 @@ struct Check {
   enum class Status { ok, warn, fail };
 
   std::string name;
-  std::string value;
+  std::string value = {};
   Status status = Status::ok;
-  std::string hint; // what to do about it, unless ok
+  std::string hint = {}; // what to do about it, unless ok
 };
 
 // Version, compiler, processor, memory, disk at `folder`, shared memory, limit

@@ -56,7 +56,7 @@ TEST(MachineCheck, TextAndJson) {
   EXPECT_FALSE(all_good(bad));
   EXPECT_EQ(
       checks_text(bad),
-      "OK    Cores  2\nFAIL  Disk   1 B\n            hint: make room\n");
+      "OK    Cores  2\nFAIL  Disk   1 B\n             hint: make room\n");
   const base::Json list = base::parse_json(checks_json(bad), "");
   EXPECT_EQ(list[1]["status"], "fail");
   EXPECT_EQ(list[1]["hint"], "make room");

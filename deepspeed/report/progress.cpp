@@ -6,7 +6,6 @@
 
 #include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -70,26 +69,26 @@ std::string status_line(
   // A part and its rank: the higher, the sooner it is left out.
   std::vector<std::pair<std::string, int>> parts;
   parts.emplace_back(step_part(status.step, total_steps), 0);
-  const auto add = [&](double value, int rank, const std::string& text) {
-    if (std::isfinite(value)) {
-      parts.emplace_back(" | " + text, rank);
-    }
+  const auto add = [&](int rank, const std::string& text) {
+    parts.emplace_back(" | " + text, rank);
   };
-  // A loss that is not finite is news, unless there is none yet.
-  if (std::isinf(status.loss)) {
-    parts.emplace_back(" | loss inf", 1);
+  if (status.loss) {
+    add(1, print("loss %.4f", *status.loss));
   }
-  add(status.loss, 1, print("loss %.4f", status.loss));
-  add(status.learning_rate, 4, "lr " + format_short(status.learning_rate, 3));
-  add(status.grad_norm, 5, print("gnorm %.2f", status.grad_norm));
-  add(status.tokens_per_second,
-      3,
-      format_rate(status.tokens_per_second) + " tok/s");
+  if (status.learning_rate) {
+    add(4, "lr " + format_short(*status.learning_rate, 3));
+  }
+  if (status.grad_norm) {
+    add(5, print("gnorm %.2f", *status.grad_norm));
+  }
+  if (status.tokens_per_second) {
+    add(3, format_rate(*status.tokens_per_second) + " tok/s");
+  }
   if (status.memory_bytes > 0) {
-    parts.emplace_back(" | mem " + format_bytes(status.memory_bytes), 6);
+    add(6, "mem " + format_bytes(status.memory_bytes));
   }
   if (seconds_left >= 0) {
-    parts.emplace_back(" | ETA " + format_duration(seconds_left), 2);
+    add(2, "ETA " + format_duration(seconds_left));
   }
   const auto joined = [&](int highest_rank) {
     std::string line;

@@ -1,22 +1,24 @@
-// The progress of a run on the screen.
+// The progress of a run on the screen: all text for people goes to standard
+// error. Standard output has one line for scripts, "experiment: PATH", at the
+// end of a run.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace deepspeed::report {
 
-// What is known after a step. Values that are NaN or 0 bytes are not shown.
+// What is known after a step; the rest is not shown.
 struct StepStatus {
   int64_t step = 0; // steps done
-  double loss = std::numeric_limits<double>::quiet_NaN(); // since the last log
-  double learning_rate = std::numeric_limits<double>::quiet_NaN();
-  double grad_norm = std::numeric_limits<double>::quiet_NaN();
-  double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
-  uint64_t memory_bytes = 0;
+  std::optional<double> loss; // mean since the last log line
+  std::optional<double> learning_rate;
+  std::optional<double> grad_norm;
+  std::optional<double> tokens_per_second;
+  uint64_t memory_bytes = 0; // 0: not known
 };
 
 struct ProgressOptions {
@@ -37,7 +39,7 @@ ProgressOptions progress_on_stderr(int64_t first_step, int64_t total_steps);
 // line for each log step, and at least one in 60 s:
 //   step  1200/10000 12.0% | loss 6.8213 | lr 9.6e-05 | gnorm 1.92 |
 //   31.2k tok/s | mem 3.1 GiB | ETA 1h12m
-// (on one line). Each write is one whole line. Not thread-safe.
+// (on one line). Each write is one whole line, without colors. Not thread-safe.
 class Progress {
  public:
   explicit Progress(ProgressOptions options);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "deepspeed/report/text_format.h"
 
 namespace deepspeed::report {
@@ -44,7 +46,16 @@ TEST(StatusLine, ShowsEverythingKnown) {
       status_line(status(1200), 10000, 4320),
       "step  1200/10000 12.0% | loss 6.8213 | lr 9.6e-05 | gnorm 1.92 | "
       "31.2k tok/s | mem 3.1 GiB | ETA 1h12m");
-  EXPECT_EQ(status_line({.step = 3}, 10000, -1), "step     3/10000  0.0%");
+  EXPECT_EQ(
+      status_line({3, {}, {}, {}, {}, 0}, 10000, -1), "step     3/10000  0.0%");
+}
+
+TEST(StatusLine, ALossThatBrokeIsShown) {
+  StepStatus s = status(1);
+  s.loss = std::numeric_limits<double>::quiet_NaN();
+  s.grad_norm = std::numeric_limits<double>::infinity();
+  EXPECT_NE(status_line(s, 10, -1).find("| loss nan |"), std::string::npos);
+  EXPECT_NE(status_line(s, 10, -1).find("| gnorm inf |"), std::string::npos);
 }
 
 TEST(StatusLine, FitsNarrowTerminals) {

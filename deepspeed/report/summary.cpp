@@ -106,11 +106,11 @@ std::string sparkline(const std::vector<double>& values, int width) {
 
 std::string end_summary(const EndSummary& summary) {
   Rows rows;
-  if (!std::isnan(summary.loss)) {
-    rows.emplace_back("Loss", loss_text(summary.loss));
+  if (summary.loss) {
+    rows.emplace_back("Loss", loss_text(*summary.loss));
   }
-  if (!std::isnan(summary.validation_loss)) {
-    rows.emplace_back("Validation loss", loss_text(summary.validation_loss));
+  if (summary.validation_loss) {
+    rows.emplace_back("Validation loss", loss_text(*summary.validation_loss));
   }
   if (summary.losses.size() > 1) {
     rows.emplace_back("Loss curve", sparkline(summary.losses, kSparklineWidth));

@@ -1,6 +1,7 @@
 // What a run prints before its first and after its last step.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,8 +19,8 @@ std::string sparkline(const std::vector<double>& values, int width);
 
 struct EndSummary {
   std::string title; // "Finished after 10,000 steps in 1h12m"
-  double loss = 0; // NaN: not shown; perplexity = exp(loss)
-  double validation_loss = 0; // NaN: not shown
+  std::optional<double> loss; // shown with its perplexity, exp(loss)
+  std::optional<double> validation_loss;
   std::vector<double> losses; // of the log lines
   // Where the time went: name and seconds.
   std::vector<std::pair<std::string, double>> phases;

@@ -34,7 +34,6 @@ TEST(EndSummary, ShowsWhatIsKnown) {
   EndSummary summary;
   summary.title = "Finished after 10,000 steps in 1h12m";
   summary.loss = 2;
-  summary.validation_loss = kNaN;
   summary.losses = {3, 2};
   summary.phases = {{"compute", 90}, {"data", 10}};
   summary.rows = {{"Report", "x/report.html"}};

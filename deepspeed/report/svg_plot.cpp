@@ -42,8 +42,10 @@ struct Range {
   }
 };
 
-bool is_finite(const Point& point) {
-  return std::isfinite(point.x) && std::isfinite(point.y);
+// Beyond that the difference of two values could overflow.
+bool is_drawable(const Point& point) {
+  constexpr double kMost = 1e300;
+  return std::abs(point.x) <= kMost && std::abs(point.y) <= kMost;
 }
 
 // From data to pixels, and the ticks of both axes.
@@ -62,7 +64,7 @@ struct Frame {
       : right(plot.width - kRight), bottom(plot.height - kBottom) {
     for (const Series& series : plot.series) {
       for (const Point& point : series.points) {
-        if (is_finite(point)) {
+        if (is_drawable(point)) {
           x.add(point.x);
           y.add(point.y);
         }
@@ -180,7 +182,7 @@ std::vector<Point> thinned(
     auto low = end;
     auto high = end;
     for (auto at = begin; at != end; ++at) {
-      if (is_finite(*at)) {
+      if (is_drawable(*at)) {
         low = low == end || at->y < low->y ? at : low;
         high = high == end || at->y > high->y ? at : high;
       }
@@ -201,7 +203,7 @@ std::string curve(const Series& series, const Frame& frame) {
   std::string path;
   bool joined = false;
   for (const Point& point : thinned(series.points, frame)) {
-    const bool drawn = is_finite(point);
+    const bool drawn = is_drawable(point);
     if (drawn) {
       path += joined ? "L" : "M";
       path += print("%.1f %.1f", frame.to_x(point.x), frame.to_y(point.y));
@@ -216,7 +218,7 @@ std::string curve(const Series& series, const Frame& frame) {
 std::string dots(const Series& series, const Frame& frame) {
   std::string svg;
   for (const Point& point : thinned(series.points, frame)) {
-    if (is_finite(point)) {
+    if (is_drawable(point)) {
       svg += print(
           "<circle class=\"dot f%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/>\n",
           series.color,
@@ -257,7 +259,7 @@ std::string legend(const Plot& plot) {
 }
 
 bool is_single(const std::vector<Point>& points) {
-  return std::count_if(points.begin(), points.end(), is_finite) == 1;
+  return std::count_if(points.begin(), points.end(), is_drawable) == 1;
 }
 
 } // namespace
@@ -358,7 +360,7 @@ std::string loss_curve_svg(
 std::vector<Point> smooth(const std::vector<Point>& points, int radius) {
   std::vector<Point> finite;
   std::copy_if(
-      points.begin(), points.end(), std::back_inserter(finite), is_finite);
+      points.begin(), points.end(), std::back_inserter(finite), is_drawable);
   std::vector<double> sums{0}; // sums[i]: of the first i values
   for (const Point& point : finite) {
     sums.push_back(sums.back() + point.y);

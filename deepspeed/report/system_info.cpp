@@ -75,14 +75,13 @@ std::vector<std::string> cgroup_folders(const std::string& controller) {
     }
     const std::string names = line.substr(first + 1, second - first - 1);
     std::string root = "/sys/fs/cgroup";
-    if (names == controller || names.find(controller + ",") == 0 ||
-        names.find("," + controller) != std::string::npos) {
+    if (("," + names + ",").find("," + controller + ",") != std::string::npos) {
       root += "/" + controller;
     } else if (!names.empty()) {
       continue;
     }
     std::string path = line.substr(second + 1);
-    while (!path.empty() && path != "/") {
+    while (path.size() > 1 && path[0] == '/') {
       folders.push_back(root + path);
       path = path.substr(0, path.rfind('/'));
     }
