@@ -1,7 +1,6 @@
 # The front door. Each target sets up what it needs; `make help` lists them.
 TORCH_ROOT ?= $(CURDIR)/.deps/site/torch
-PYTHON := $(or $(wildcard .deps/venv/bin/python),python3)
-PEERS := .peers
+PEERS := $(or $(PEERS_ROOT),.peers)
 SECONDS ?= 60
 PREFIX ?= /usr/local
 

@@ -2,7 +2,7 @@
 # Runs the micro benchmarks, then the comparisons with the Python peers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-peers=.peers/bin/python
+peers=${PEERS_ROOT:-.peers}/bin/python
 
 for program in build/bin/*_benchmark; do
   [ -x "$program" ] || continue
