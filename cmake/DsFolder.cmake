@@ -34,23 +34,20 @@ function(ds_folder name)
   endif()
 endfunction()
 
-# The test program NAME_test. Its sources are compiled as an object library: a
-# precompiled header fits only files that are compiled with the same -fPIC.
+# The test program NAME_test.
 function(ds_test name)
-  add_library(${name}_test_objects OBJECT ${ARGN})
+  add_executable(${name}_test ${ARGN})
   target_compile_definitions(
-    ${name}_test_objects PRIVATE DS_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
-                                 DS_BINARY_DIR="${CMAKE_BINARY_DIR}")
+    ${name}_test PRIVATE DS_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                         DS_BINARY_DIR="${CMAKE_BINARY_DIR}")
   get_target_property(torch ds_${name}_objects DS_TORCH)
   if(torch)
-    set(library deepspeed)
-    ds_precompile_torch(${name}_test_objects)
+    target_link_libraries(${name}_test PRIVATE deepspeed)
+    ds_precompile_torch(${name}_test)
   else()
-    set(library ds_base)
+    target_link_libraries(${name}_test PRIVATE ds_base)
   endif()
-  target_link_libraries(${name}_test_objects PRIVATE ${library} GTest::gmock)
-  add_executable(${name}_test $<TARGET_OBJECTS:${name}_test_objects>)
-  target_link_libraries(${name}_test PRIVATE ${library} GTest::gmock_main)
+  target_link_libraries(${name}_test PRIVATE GTest::gmock_main)
   add_test(NAME ${name} COMMAND ${name}_test)
 endfunction()
 
@@ -65,4 +62,7 @@ function(ds_precompile_torch target)
       ds_torch_pch PRIVATE ${CMAKE_SOURCE_DIR}/deepspeed/flat/torch_headers.h)
   endif()
   target_precompile_headers(${target} REUSE_FROM ds_torch_pch)
+  # A precompiled header fits only the same kind of position independence;
+  # programs would have -fPIE.
+  target_compile_options(${target} PRIVATE -fPIC)
 endfunction()

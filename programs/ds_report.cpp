@@ -1,5 +1,4 @@
 // ds_report: whether this machine is ready for training.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -7,6 +6,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/report/machine_check.h"
 #include "deepspeed/text/data_lookup.h"
+#include "programs/command_line.h"
 
 namespace {
 
@@ -76,13 +76,7 @@ int main(int argc, char** argv) {
   app.add_option("--data_dir", options.data_dir, "where names are looked up");
   app.add_option("--dataset", options.dataset, "name or path", true);
   app.add_option("--tokenizer", options.tokenizer, "name or folder", true);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return static_cast<int>(base::ExitCode::usage);
-  }
-  return base::run_program([&] { return run(options); });
+  return base::run_program([&] {
+    return run_with_arguments(app, argc, argv, [&] { return run(options); });
+  });
 }

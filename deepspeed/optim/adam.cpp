@@ -29,6 +29,7 @@ Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
 }
 
 void Adam::step(double learning_rate, double gradient_scale) {
+  last_learning_rate_ = learning_rate;
   // Parameters that stand side by side and have seen as many updates are
   // updated together.
   const auto& entries = parameters_.entries();

@@ -42,6 +42,10 @@ class Adam {
   const AdamOptions& options() const {
     return options_;
   }
+  // Of the last step(), for files; 0 before the first.
+  double last_learning_rate() const {
+    return last_learning_rate_;
+  }
   // In the order of parameters.entries(). step == 0: no state yet.
   std::vector<AdamParameterState>& state() {
     return state_;
@@ -59,6 +63,7 @@ class Adam {
 
   flat::FlatParameters& parameters_;
   AdamOptions options_;
+  double last_learning_rate_ = 0;
   at::Tensor exp_avg_; // [numel], fp32
   at::Tensor exp_avg_sq_; // [numel], fp32
   std::vector<AdamParameterState> state_;

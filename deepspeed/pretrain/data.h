@@ -1,0 +1,48 @@
+// The text of a run as batches: tokenizer, token caches, order, masks.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "deepspeed/bert/batch.h"
+#include "deepspeed/report/settings.h"
+#include "deepspeed/text/batch.h"
+#include "deepspeed/text/token_cache.h"
+#include "deepspeed/text/tokenizer.h"
+
+namespace deepspeed::pretrain {
+
+// A tokenized text and the batches made of it.
+struct TextSource {
+  std::string path;
+  std::unique_ptr<const text::TokenCache> cache;
+  std::unique_ptr<const text::BatchMaker> batches;
+};
+
+// Constant after construction, safe from many threads.
+class Data {
+ public:
+  // Opens tokenizer and texts, tokenizing what is not in the cache yet; says so
+  // on standard error. Error(no_input), Error(data), or Error(config) if the
+  // tokenizer does not fit the model's vocabulary of `vocab_size`.
+  Data(const report::Settings& settings, int64_t vocab_size);
+
+  std::shared_ptr<const text::Tokenizer> tokenizer() const {
+    return tokenizer_;
+  }
+  const TextSource& train() const {
+    return train_;
+  }
+  // Null without a validation text.
+  const TextSource* validation() const {
+    return validation_ ? &*validation_ : nullptr;
+  }
+
+ private:
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  TextSource train_;
+  std::optional<TextSource> validation_;
+};
+
+} // namespace deepspeed::pretrain

@@ -1,0 +1,281 @@
+// Models as transformers keeps them: config.json, model.safetensors, tokenizer.
+#include "deepspeed/pretrain/model_files.h"
+
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/safetensors.h"
+#include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/pretrain/step_checkpoint.h"
+#include "deepspeed/report/hparams.h"
+#include "deepspeed/text/data_lookup.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using base::ExitCode;
+using base::Json;
+
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
+// Names of state dicts: the encoder of HelloDeepSpeed's RobertaMLMModel is the
+// roberta of transformers' RobertaForMaskedLM.
+constexpr std::string_view kOurPrefix = "encoder.";
+constexpr std::string_view kTheirPrefix = "roberta.";
+constexpr std::string_view kPooler = "encoder.pooler.";
+
+std::string their_name(const std::string& name) {
+  return name.starts_with(kOurPrefix)
+      ? std::string(kTheirPrefix) + name.substr(kOurPrefix.size())
+      : name;
+}
+
+Json config_json(
+    const bert::RobertaConfig& config,
+    const text::SpecialTokens& special) {
+  Json json;
+  json["architectures"] = {"RobertaForMaskedLM"};
+  json["attention_probs_dropout_prob"] = config.dropout;
+  json["bos_token_id"] = special.bos;
+  json["dtype"] = "float32";
+  json["eos_token_id"] = special.eos;
+  json["hidden_act"] = "gelu";
+  json["hidden_dropout_prob"] = config.dropout;
+  json["hidden_size"] = config.hidden_size;
+  json["initializer_range"] = config.initializer_range;
+  json["intermediate_size"] = config.intermediate_size;
+  json["layer_norm_eps"] = config.layer_norm_eps;
+  json["max_position_embeddings"] = config.max_position_embeddings;
+  json["model_type"] = "roberta";
+  json["num_attention_heads"] = config.num_attention_heads;
+  json["num_hidden_layers"] = config.num_hidden_layers;
+  json["pad_token_id"] = config.pad_token_id;
+  json["position_embedding_type"] = "absolute";
+  json["tie_word_embeddings"] = true;
+  json["torch_dtype"] = "float32";
+  json["type_vocab_size"] = config.type_vocab_size;
+  json["vocab_size"] = config.vocab_size;
+  return json;
+}
+
+Json tokenizer_config_json(
+    const bert::RobertaConfig& config,
+    const text::Tokenizer& tokenizer) {
+  const text::SpecialTokens& special = tokenizer.special();
+  const auto token = [&](int32_t id) {
+    return std::string(tokenizer.token(id));
+  };
+  Json json;
+  json["add_prefix_space"] = false;
+  json["bos_token"] = token(special.bos);
+  json["cls_token"] = token(special.bos);
+  json["eos_token"] = token(special.eos);
+  json["sep_token"] = token(special.eos);
+  json["pad_token"] = token(special.pad);
+  json["unk_token"] = token(special.unk);
+  json["mask_token"] = {
+      {"__type", "AddedToken"},
+      {"content", token(special.mask)},
+      {"lstrip", true},
+      {"normalized", false},
+      {"rstrip", false},
+      {"single_word", false},
+      {"special", true}};
+  json["model_max_length"] = config.max_position_embeddings - 2;
+  json["tokenizer_class"] = "RobertaTokenizer";
+  return json;
+}
+
+void write_json(
+    const std::string& folder,
+    std::string_view name,
+    const Json& json) {
+  base::write_file_atomically(
+      checkpoint::join(folder, name), json.dump(2) + "\n");
+}
+
+// A number of config.json, which must be there.
+template <typename T>
+T config_value(const Json& json, const char* key, const std::string& path) {
+  const auto found = json.find(key);
+  if (found == json.end() || !found->is_number()) {
+    throw base::Error(
+        ExitCode::data,
+        "the model configuration has no number '" + std::string(key) + "'",
+        path,
+        "");
+  }
+  return found->get<T>();
+}
+
+// What our encoder does not have must not be asked for.
+void require_value(
+    const Json& json,
+    const char* key,
+    const Json& expected,
+    const std::string& path) {
+  const auto found = json.find(key);
+  if (found != json.end() && *found != expected) {
+    throw base::Error(
+        ExitCode::config,
+        "'" + std::string(key) + "' is " + found->dump() + ", but only " +
+            expected.dump() + " is supported",
+        path,
+        "");
+  }
+}
+
+bert::RobertaConfig read_config(const std::string& path) {
+  const Json json = base::read_json(path, kMaxConfigBytes);
+  if (!json.is_object()) {
+    throw base::Error(ExitCode::data, "not a model configuration", path, "");
+  }
+  require_value(json, "model_type", "roberta", path);
+  require_value(json, "hidden_act", "gelu", path);
+  require_value(json, "position_embedding_type", "absolute", path);
+  require_value(json, "tie_word_embeddings", true, path);
+  require_value(json, "is_decoder", false, path);
+  const auto integer = [&](const char* key) {
+    return config_value<int64_t>(json, key, path);
+  };
+  bert::RobertaConfig config;
+  config.vocab_size = integer("vocab_size");
+  config.max_position_embeddings = integer("max_position_embeddings");
+  config.type_vocab_size = integer("type_vocab_size");
+  config.hidden_size = integer("hidden_size");
+  config.num_hidden_layers = integer("num_hidden_layers");
+  config.num_attention_heads = integer("num_attention_heads");
+  config.intermediate_size = integer("intermediate_size");
+  config.layer_norm_eps = config_value<double>(json, "layer_norm_eps", path);
+  config.pad_token_id = integer("pad_token_id");
+  config.pooler = false;
+  bert::validate(config);
+  return config;
+}
+
+LoadedModel load_exported(const std::string& folder) {
+  bert::RobertaOptions options;
+  options.config =
+      read_config(checkpoint::join(folder, checkpoint::kModelConfigFile));
+  LoadedModel loaded;
+  loaded.model = bert::RobertaForMaskedLM(options);
+  const std::string path =
+      checkpoint::join(folder, checkpoint::kModelWeightsFile);
+  const checkpoint::Safetensors file = checkpoint::load_safetensors(path);
+  for (const auto& item : loaded.model->named_parameters()) {
+    const std::string name = their_name(item.key());
+    const checkpoint::Tensor* tensor = file.find(name);
+    if (tensor == nullptr) {
+      throw base::Error(
+          ExitCode::data,
+          "the file has no tensor '" + name + "'",
+          path,
+          "it is not a RoBERTa masked language model");
+    }
+    copy_from_file(*tensor, path + ": " + name, item.value());
+  }
+  loaded.tokenizer = text::Tokenizer::load(folder);
+  return loaded;
+}
+
+LoadedModel load_experiment(
+    const std::string& folder,
+    const std::string& data_dir) {
+  const report::Settings settings =
+      report::read_hparams(checkpoint::join(folder, checkpoint::kHparamsFile));
+  bert::RobertaOptions options;
+  options.config = model_config(settings.model);
+  LoadedModel loaded;
+  loaded.model = bert::RobertaForMaskedLM(options);
+  load_step_checkpoint_weights(folder, *loaded.model);
+  loaded.tokenizer = text::Tokenizer::load(text::find_tokenizer(
+      settings.data.tokenizer,
+      data_dir.empty() ? settings.data.data_dir : data_dir));
+  return loaded;
+}
+
+} // namespace
+
+bert::RobertaConfig model_config(const report::ModelSettings& settings) {
+  bert::RobertaConfig config;
+  config.hidden_size = settings.h_dim;
+  config.num_hidden_layers = settings.num_layers;
+  config.num_attention_heads = settings.num_heads;
+  config.intermediate_size = settings.ff_dim;
+  config.dropout = settings.dropout;
+  return config;
+}
+
+void export_model(
+    const std::string& folder,
+    const bert::RobertaConfig& config,
+    const std::vector<bert::NamedTensor>& weights,
+    const text::Tokenizer& tokenizer) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) {
+    throw base::system_error(
+        ExitCode::cannot_create,
+        "cannot create folder",
+        folder,
+        failure.value());
+  }
+  std::vector<checkpoint::NamedTensor> tensors;
+  for (const bert::NamedTensor& weight : weights) {
+    if (!weight.name.starts_with(kPooler)) {
+      tensors.push_back(
+          {their_name(weight.name), FileTensors().add(weight.tensor)});
+    }
+  }
+  checkpoint::save_safetensors(
+      checkpoint::join(folder, checkpoint::kModelWeightsFile), tensors);
+  for (const std::string& file : tokenizer.files()) {
+    const std::string name = std::filesystem::path(file).filename().string();
+    base::write_file_atomically(
+        checkpoint::join(folder, name),
+        base::read_file(file, uint64_t{1} << 30));
+  }
+  write_json(
+      folder,
+      checkpoint::kTokenizerConfigFile,
+      tokenizer_config_json(config, tokenizer));
+  // Last: a folder with a configuration is a whole model.
+  write_json(
+      folder,
+      checkpoint::kModelConfigFile,
+      config_json(config, tokenizer.special()));
+}
+
+LoadedModel load_model(const std::string& folder, const std::string& data_dir) {
+  const auto holds = [&](std::string_view name) {
+    return std::filesystem::exists(checkpoint::join(folder, name));
+  };
+  if (!holds(checkpoint::kModelConfigFile) &&
+      !holds(checkpoint::kHparamsFile)) {
+    throw base::Error(
+        ExitCode::no_input,
+        "no model there: neither " + std::string(checkpoint::kModelConfigFile) +
+            " nor " + std::string(checkpoint::kHparamsFile),
+        folder,
+        "name a folder made by train_bert --export, an experiment folder, or "
+        "a RoBERTa model of transformers");
+  }
+  LoadedModel loaded = holds(checkpoint::kModelConfigFile)
+      ? load_exported(folder)
+      : load_experiment(folder, data_dir);
+  if (loaded.tokenizer->vocab_size() > loaded.model->config().vocab_size) {
+    throw base::Error(
+        ExitCode::config,
+        "the tokenizer has " + std::to_string(loaded.tokenizer->vocab_size()) +
+            " ids, the model " +
+            std::to_string(loaded.model->config().vocab_size),
+        folder,
+        "use the tokenizer that the model was made with");
+  }
+  loaded.model->eval();
+  return loaded;
+}
+
+} // namespace deepspeed::pretrain

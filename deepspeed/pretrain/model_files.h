@@ -1,0 +1,35 @@
+// Models as transformers keeps them: config.json, model.safetensors, tokenizer.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "deepspeed/bert/roberta.h"
+#include "deepspeed/report/settings.h"
+#include "deepspeed/text/tokenizer.h"
+
+namespace deepspeed::pretrain {
+
+// The model of HelloDeepSpeed with these settings.
+bert::RobertaConfig model_config(const report::ModelSettings& settings);
+
+// Writes a folder that AutoModelForMaskedLM.from_pretrained() loads. `weights`
+// are fp32 under state-dict names; the unused pooler is left out, as
+// RobertaForMaskedLM has none. Each file appears whole or not at all.
+void export_model(
+    const std::string& folder,
+    const bert::RobertaConfig& config,
+    const std::vector<bert::NamedTensor>& weights,
+    const text::Tokenizer& tokenizer);
+
+struct LoadedModel {
+  bert::RobertaForMaskedLM model{nullptr}; // in evaluation mode, fp32
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+};
+
+// Loads a folder of a RoBERTa model as transformers writes it, or an experiment
+// folder of train_bert (its newest whole checkpoint). Errors name the file.
+LoadedModel load_model(const std::string& folder, const std::string& data_dir);
+
+} // namespace deepspeed::pretrain

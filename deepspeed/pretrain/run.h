@@ -1,0 +1,95 @@
+// A training run: what both training programs share around forward, backward
+// and step.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "deepspeed/pretrain/data.h"
+#include "deepspeed/pretrain/run_log.h"
+#include "deepspeed/pretrain/step_checkpoint.h"
+#include "deepspeed/report/experiment.h"
+#include "deepspeed/report/options.h"
+#include "deepspeed/report/phase_clock.h"
+#include "deepspeed/text/prefetcher.h"
+
+namespace deepspeed::pretrain {
+
+// The settings that a run with these options would have, as hparams.json.
+std::string print_config(const report::Options& options);
+
+// Owns everything but the model and the optimizer: settings, experiment folder,
+// data, logs, checkpoints, evaluation. Used like this:
+//
+//   run.start(trained);
+//   while (run.next_step()) {
+//     ... run.next_batch(), forward, backward, run.add_loss() ...
+//     ... step ...
+//     run.end_step();
+//   }
+//   return run.finish();
+//
+// Not thread-safe.
+class Run {
+ public:
+  // Makes or opens the experiment folder and the data. Throws base::Error.
+  explicit Run(const report::Options& options);
+  ~Run();
+
+  const report::Settings& settings() const {
+    return settings_;
+  }
+  bert::RobertaOptions model_options() const;
+  at::ScalarType compute_dtype() const;
+  optim::AdamOptions adam_options() const;
+
+  // Loads the newest checkpoint of a resumed run into `trained`, and prints the
+  // start table. `trained` must outlive the run.
+  void start(TrainedModel& trained);
+
+  // False at the end, or when a signal asked to stop.
+  bool next_step();
+  // The next micro batch of this step.
+  std::shared_ptr<const bert::Batch> next_batch();
+  void add_loss(const at::Tensor& loss);
+  // What the gradients are to be multiplied by: 1, or less to clip them to
+  // --max_grad_norm. Nothing if a loss or the norm is not finite: then the
+  // update is left out, and after 10 such steps in a row the run gives up with
+  // an Error(internal).
+  std::optional<double> gradient_scale(const flat::FlatParameters& parameters);
+  // Of this step's update.
+  double learning_rate() const;
+  // Logs, evaluates and saves where it is due.
+  void end_step();
+
+  // The last checkpoint, evaluation, export, report and summary. Returns the
+  // exit code: 0, or 75 after a signal.
+  int finish();
+
+ private:
+  bool last_step() const;
+  void save();
+  void evaluate_now();
+  void print_start_table();
+
+  report::Settings settings_;
+  std::optional<report::Experiment> experiment_; // none in a dry run
+  std::unique_ptr<Data> data_;
+  std::unique_ptr<text::Prefetcher> prefetcher_;
+  std::unique_ptr<RunLog> log_;
+  report::PhaseClock clock_;
+  TrainedModel* trained_ = nullptr;
+  int64_t step_ = 0; // steps done; the current one is step_ + 1
+  int64_t first_step_ = 0; // steps done before this run
+  int64_t saved_step_ = -1;
+  int64_t evaluated_step_ = -1;
+  int64_t tokens_of_batch_ = 0;
+  double gradient_norm_ = 0; // of this step; NaN if it was not computed
+  std::optional<double> validation_loss_; // of the last evaluation
+  bool finite_ = true; // all losses of this step
+  int bad_steps_ = 0; // in a row
+  int failed_saves_ = 0; // in a row
+};
+
+} // namespace deepspeed::pretrain

@@ -1,0 +1,161 @@
+// What a run says about itself before its first and after its last step.
+#include "deepspeed/pretrain/run_text.h"
+
+#include <filesystem>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/kernels/isa.h"
+#include "deepspeed/report/html_report.h"
+#include "deepspeed/report/metrics.h"
+#include "deepspeed/report/stop_signal.h"
+#include "deepspeed/report/system_info.h"
+#include "deepspeed/report/text_format.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using report::format_count;
+
+int64_t parameter_count(const TrainedModel& trained) {
+  int64_t count = 0;
+  for (const auto& weight : trained.weights()) {
+    count += weight.tensor.numel();
+  }
+  return count;
+}
+
+std::string describe(const TextSource& source) {
+  return source.path + " (" +
+      format_count(static_cast<int64_t>(source.cache->size())) + " lines, " +
+      format_count(static_cast<int64_t>(source.cache->tokens())) + " tokens)";
+}
+
+std::string model_text(const report::Settings& settings) {
+  const report::ModelSettings& m = settings.model;
+  return "RoBERTa, " + std::to_string(m.num_layers) + " layers, hidden " +
+      std::to_string(m.h_dim) + ", " + std::to_string(m.num_heads) +
+      " heads, feed-forward " + std::to_string(m.ff_dim);
+}
+
+std::string machine_text() {
+  return report::cpu_model() + ", " + std::to_string(at::get_num_threads()) +
+      " threads, " + kernels::active_isa();
+}
+
+std::string optimizer_text(const report::Settings& settings) {
+  const report::OptimizerSettings& o = settings.optimizer;
+  std::string text = "Adam, learning rate " +
+      report::format_short(o.learning_rate, 4) + " " + o.lr_scheduler_type;
+  if (o.warmup_steps > 0) {
+    text += " with " + format_count(o.warmup_steps) + " warm-up steps";
+  }
+  if (o.max_grad_norm > 0) {
+    text += ", clipped to norm " + report::format_short(o.max_grad_norm, 4);
+  }
+  return text + ", " + settings.machine.dtype;
+}
+
+report::Rows settings_rows(report::Settings settings) {
+  report::Rows rows;
+  for (const report::Field& field : report::fields_of(settings)) {
+    if (field.stored) {
+      rows.emplace_back(field.name, report::value_text(field));
+    }
+  }
+  return rows;
+}
+
+std::string shown(const std::optional<double>& value) {
+  return value ? report::format_short(*value, 5) : "not measured";
+}
+
+} // namespace
+
+report::Rows start_table(const RunStart& run) {
+  const report::Settings& settings = run.settings;
+  const report::OptimizerSettings& o = settings.optimizer;
+  const int64_t parameters = parameter_count(run.trained);
+  report::Rows rows{
+      {"Model", model_text(settings)},
+      {"Parameters", format_count(parameters)},
+      {"Data", describe(run.data.train())}};
+  if (run.data.validation() != nullptr) {
+    rows.emplace_back("Validation", describe(*run.data.validation()));
+  }
+  rows.emplace_back(
+      "Batch",
+      std::to_string(o.batch_size * o.gradient_accumulation_steps) +
+          " lines = " + std::to_string(o.batch_size) + " x " +
+          std::to_string(o.gradient_accumulation_steps) + " micro batches");
+  rows.emplace_back(
+      "Steps",
+      format_count(run.first_step) + " done, until " +
+          format_count(settings.run.num_iterations));
+  rows.emplace_back("Optimizer", optimizer_text(settings));
+  rows.emplace_back("Machine", machine_text());
+  if (!run.experiment.empty()) {
+    rows.emplace_back("Output", run.experiment);
+    rows.emplace_back("Stop", "Ctrl-C finishes the step, saves, and exits");
+  }
+  return rows;
+}
+
+report::EndSummary end_summary(const RunResult& result) {
+  report::EndSummary summary;
+  double seconds = 0;
+  for (const auto& phase : result.phases) {
+    seconds += phase.second;
+  }
+  summary.title = result.signal != 0
+      ? "Stopped by " + std::string(report::signal_name(result.signal)) +
+          " after step " + format_count(result.step) + ", saved"
+      : "Finished after " + format_count(result.step) + " steps in " +
+          report::format_duration(seconds);
+  summary.loss = result.loss;
+  summary.validation_loss = result.validation_loss;
+  for (const auto& record :
+       report::read_metrics(result.experiment.metrics_path())) {
+    summary.losses.push_back(record.value("loss"));
+  }
+  summary.phases = result.phases;
+  summary.rows.emplace_back("Report", result.experiment.report_path());
+  summary.next_commands.push_back(
+      "train_bert --load_checkpoint_dir " + result.experiment.path() +
+      " --num_iterations " +
+      std::to_string(2 * result.settings.run.num_iterations));
+  const std::string& exported = result.settings.run.export_dir;
+  summary.next_commands.push_back(
+      "fill_mask " +
+      (exported.empty() || result.signal != 0 ? result.experiment.path()
+                                              : exported) +
+      " \"The capital of France is <mask>.\"");
+  summary.next_commands.push_back(
+      "tensorboard --logdir " + result.experiment.path());
+  return summary;
+}
+
+void write_report(const RunResult& result) {
+  try {
+    report::ReportPage page;
+    page.title =
+        std::filesystem::path(result.experiment.path()).filename().string();
+    page.subtitle = model_text(result.settings) + "; " +
+        result.data.train().path + "; " + format_count(result.step) + " steps";
+    page.metrics = report::read_metrics(result.experiment.metrics_path());
+    page.numbers = {
+        {"Steps", format_count(result.step)},
+        {"Training loss", shown(result.loss)},
+        {"Validation loss", shown(result.validation_loss)},
+        {"Parameters", format_count(parameter_count(result.trained))}};
+    page.settings = settings_rows(result.settings);
+    page.machine = {
+        {"Processor", machine_text()},
+        {"Peak memory", report::format_bytes(report::peak_memory())}};
+    report::write_html_report(result.experiment.report_path(), page);
+  } catch (const base::Error& error) {
+    base::log_warning("no report was written\n" + error.report());
+  }
+}
+
+} // namespace deepspeed::pretrain

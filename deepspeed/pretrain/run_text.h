@@ -1,0 +1,45 @@
+// What a run says about itself before its first and after its last step.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "deepspeed/pretrain/data.h"
+#include "deepspeed/pretrain/step_checkpoint.h"
+#include "deepspeed/report/experiment.h"
+#include "deepspeed/report/summary.h"
+
+namespace deepspeed::pretrain {
+
+struct RunStart {
+  const report::Settings& settings;
+  const Data& data;
+  const TrainedModel& trained;
+  std::string experiment; // empty in a dry run
+  int64_t first_step = 0; // steps done before
+};
+
+report::Rows start_table(const RunStart& run);
+
+struct RunResult {
+  const report::Settings& settings;
+  const Data& data;
+  const TrainedModel& trained;
+  const report::Experiment& experiment;
+  int64_t first_step = 0;
+  int64_t step = 0;
+  std::optional<double> loss; // of the last log line
+  std::optional<double> validation_loss;
+  std::vector<std::pair<std::string, double>> phases; // name, seconds
+  int signal = 0; // that stopped it
+};
+
+report::EndSummary end_summary(const RunResult& result);
+
+// report.html in the experiment folder. A report that cannot be written gives a
+// warning.
+void write_report(const RunResult& result);
+
+} // namespace deepspeed::pretrain

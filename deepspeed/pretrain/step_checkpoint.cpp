@@ -1,0 +1,267 @@
+// checkpoint.iter_N.pt: all that train_bert needs to go on.
+#include "deepspeed/pretrain/step_checkpoint.h"
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/pretrain/file_tensor.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using checkpoint::Value;
+
+constexpr const char* kOwnKey = "deepspeed_cpp";
+constexpr int64_t kFormatVersion = 1;
+
+base::Error unfit(const std::string& what, const std::string& path) {
+  return base::Error(
+      base::ExitCode::data,
+      what,
+      path,
+      "this checkpoint belongs to another model or another program");
+}
+
+const Value& at(
+    const Value& dict,
+    std::string_view key,
+    const std::string& path) {
+  const Value* found = dict.find(key);
+  if (found == nullptr) {
+    throw unfit("the checkpoint has no '" + std::string(key) + "'", path);
+  }
+  return *found;
+}
+
+const checkpoint::Tensor& tensor_at(
+    const Value& dict,
+    const std::string& key,
+    const std::string& path) {
+  const checkpoint::Tensor* tensor = at(dict, key, path).tensor();
+  if (tensor == nullptr) {
+    throw unfit("'" + key + "' is not a tensor", path);
+  }
+  return *tensor;
+}
+
+// A Python number, or a tensor of one element (torch.optim.Adam's "step").
+double number_at(
+    const Value& dict,
+    const std::string& key,
+    const std::string& path) {
+  const Value& value = at(dict, key, path);
+  if (const auto* integer = value.get_if<int64_t>()) {
+    return static_cast<double>(*integer);
+  }
+  if (const auto* real = value.get_if<double>()) {
+    return *real;
+  }
+  if (value.tensor() != nullptr && value.tensor()->numel() == 1) {
+    at::Tensor scalar = at::empty(value.tensor()->sizes, at::kDouble);
+    copy_from_file(*value.tensor(), path + ": " + key, scalar);
+    return scalar.item<double>();
+  }
+  throw unfit(
+      "'" + key + "' should be a number, but is " + describe(value), path);
+}
+
+Value model_value(
+    const std::vector<bert::NamedTensor>& entries,
+    const flat::FlatParameters& parameters,
+    FileTensors& tensors) {
+  Value model = checkpoint::make_ordered_dict();
+  for (const bert::NamedTensor& entry : entries) {
+    for (const flat::FlatEntry& flat : parameters.entries()) {
+      if (flat.parameter.is_same(entry.tensor)) {
+        model.set(entry.name, tensors.add(flat.master));
+      }
+    }
+  }
+  return model;
+}
+
+// torch.optim.Adam's state_dict().
+Value optimizer_value(const optim::Adam& optimizer, FileTensors& tensors) {
+  Value state = checkpoint::make_dict();
+  checkpoint::List order;
+  for (const optim::AdamParameterState& parameter : optimizer.state()) {
+    const auto index = static_cast<int64_t>(order.size());
+    order.emplace_back(index);
+    if (parameter.step == 0) {
+      continue; // as in torch: no gradient yet, no state
+    }
+    Value entry = checkpoint::make_dict();
+    entry.set(
+        "step",
+        tensors.add(
+            at::full({}, static_cast<double>(parameter.step), at::kFloat)));
+    entry.set("exp_avg", tensors.add(parameter.exp_avg));
+    entry.set("exp_avg_sq", tensors.add(parameter.exp_avg_sq));
+    state.set(index, std::move(entry));
+  }
+  const optim::AdamOptions& options = optimizer.options();
+  Value group = checkpoint::make_dict();
+  group.set("lr", optimizer.last_learning_rate());
+  group.set("betas", checkpoint::Tuple{{options.beta1, options.beta2}});
+  group.set("eps", options.eps);
+  group.set("weight_decay", options.weight_decay);
+  group.set("amsgrad", false);
+  group.set("maximize", false);
+  group.set("foreach", Value());
+  group.set("capturable", false);
+  group.set("differentiable", false);
+  group.set("fused", Value());
+  group.set("decoupled_weight_decay", options.decoupled_weight_decay);
+  group.set("params", std::move(order));
+  Value value = checkpoint::make_dict();
+  value.set("state", std::move(state));
+  value.set("param_groups", checkpoint::List{std::move(group)});
+  return value;
+}
+
+void load_model(
+    const Value& model,
+    const std::vector<bert::NamedTensor>& entries,
+    flat::FlatParameters& parameters,
+    const std::string& path) {
+  const auto* dict = model.get_if<checkpoint::Dict>();
+  if (dict == nullptr) {
+    throw unfit("'model' is not a dict", path);
+  }
+  if (dict->entries.size() != entries.size()) {
+    throw unfit(
+        "the checkpoint has " + std::to_string(dict->entries.size()) +
+            " tensors, the model " + std::to_string(entries.size()),
+        path);
+  }
+  for (const bert::NamedTensor& entry : entries) {
+    // Also the tied entries, for their shapes; both hold the same values.
+    const checkpoint::Tensor& saved = tensor_at(model, entry.name, path);
+    for (flat::FlatEntry& flat : parameters.entries()) {
+      if (flat.parameter.is_same(entry.tensor)) {
+        copy_from_file(saved, path + ": " + entry.name, flat.master);
+      }
+    }
+  }
+  parameters.refresh_compute();
+}
+
+void load_optimizer(
+    const Value& value,
+    optim::Adam& optimizer,
+    const std::string& path) {
+  const Value& state = at(value, "state", path);
+  auto& parameters = optimizer.state();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    optim::AdamParameterState& parameter = parameters[i];
+    const Value* saved = state.find(static_cast<int64_t>(i));
+    if (saved == nullptr) {
+      parameter.step = 0;
+      parameter.exp_avg.zero_();
+      parameter.exp_avg_sq.zero_();
+      continue;
+    }
+    const std::string name = path + ": optimizer state " + std::to_string(i);
+    parameter.step = static_cast<int64_t>(number_at(*saved, "step", path));
+    copy_from_file(tensor_at(*saved, "exp_avg", path), name, parameter.exp_avg);
+    copy_from_file(
+        tensor_at(*saved, "exp_avg_sq", path), name, parameter.exp_avg_sq);
+  }
+}
+
+LoopState load_loop_state(
+    const Value& file,
+    int64_t step,
+    const std::string& path) {
+  LoopState state;
+  state.step = step;
+  const Value* own = file.find(std::string_view(kOwnKey));
+  if (own == nullptr) {
+    return state; // written by the Python program
+  }
+  const auto version =
+      static_cast<int64_t>(number_at(*own, "format_version", path));
+  if (version != kFormatVersion) {
+    throw base::Error(
+        base::ExitCode::data,
+        "the checkpoint has format version " + std::to_string(version) +
+            ", this program reads " + std::to_string(kFormatVersion),
+        path,
+        "use the program that wrote it, or a newer one");
+  }
+  if (number_at(*own, "step", path) != static_cast<double>(step)) {
+    throw unfit("the step in the file is not the one in its name", path);
+  }
+  state.loss_sum = number_at(*own, "loss_sum", path);
+  state.loss_count = static_cast<int64_t>(number_at(*own, "loss_count", path));
+  return state;
+}
+
+struct OpenCheckpoint {
+  Value file;
+  int64_t step = 0;
+  std::string path;
+};
+
+OpenCheckpoint open_latest(const std::string& folder) {
+  const auto latest = checkpoint::latest_whole_checkpoint(folder);
+  for (const std::string& line : latest.skipped) {
+    base::log_warning(line);
+  }
+  // latest_whole_checkpoint() has just compared the checksums.
+  return {
+      checkpoint::load_torch_file(
+          latest.file.path, {.verify_checksums = false}),
+      latest.file.step,
+      latest.file.path};
+}
+
+} // namespace
+
+void SingleProcessModel::save(
+    const std::string& folder,
+    const LoopState& state) {
+  FileTensors tensors;
+  Value own = checkpoint::make_dict();
+  own.set("format_version", kFormatVersion);
+  own.set("step", state.step);
+  own.set("loss_sum", state.loss_sum);
+  own.set("loss_count", state.loss_count);
+  Value file = checkpoint::make_dict();
+  file.set(
+      "model", model_value(model_->state_dict_entries(), parameters_, tensors));
+  file.set("optimizer", optimizer_value(optimizer_, tensors));
+  file.set(kOwnKey, std::move(own));
+  checkpoint::save_torch_file(
+      checkpoint::join(folder, checkpoint::step_checkpoint_name(state.step)),
+      file);
+}
+
+LoopState SingleProcessModel::load(const std::string& folder) {
+  const auto [file, step, path] = open_latest(folder);
+  const LoopState state = load_loop_state(file, step, path);
+  load_model(
+      at(file, "model", path), model_->state_dict_entries(), parameters_, path);
+  load_optimizer(at(file, "optimizer", path), optimizer_, path);
+  return state;
+}
+
+void load_step_checkpoint_weights(
+    const std::string& folder,
+    bert::RobertaForMaskedLMImpl& model) {
+  const auto [file, step, path] = open_latest(folder);
+  flat::FlatParameters parameters(model, at::kFloat);
+  load_model(
+      at(file, "model", path), model.state_dict_entries(), parameters, path);
+}
+
+std::vector<bert::NamedTensor> SingleProcessModel::weights() const {
+  std::vector<bert::NamedTensor> weights;
+  for (const flat::FlatEntry& entry : parameters_.entries()) {
+    weights.push_back({entry.name, entry.master});
+  }
+  return weights;
+}
+
+} // namespace deepspeed::pretrain

@@ -1,0 +1,71 @@
+// checkpoint.iter_N.pt: all that train_bert needs to go on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "deepspeed/bert/roberta.h"
+#include "deepspeed/flat/flat_parameters.h"
+#include "deepspeed/optim/adam.h"
+
+namespace deepspeed::pretrain {
+
+// What is saved beside weights and optimizer. Order, masks, dropout and the
+// learning rate are functions of the step and the settings, so this is all that
+// an exact resume needs.
+struct LoopState {
+  int64_t step = 0; // steps done
+  double loss_sum = 0; // since the last log line
+  int64_t loss_count = 0;
+};
+
+// The thing a run trains, seen as files see it.
+class TrainedModel {
+ public:
+  virtual ~TrainedModel() = default;
+
+  // Publishes a checkpoint of `state.step` in `folder`, whole or not at all.
+  virtual void save(const std::string& folder, const LoopState& state) = 0;
+  // Loads the newest whole checkpoint of `folder` and returns its state; says
+  // on standard error which newer ones it passed over. Error(no_input) without
+  // a checkpoint, Error(data) if none is whole or it is of another model.
+  virtual LoopState load(const std::string& folder) = 0;
+  // The fp32 weights under state-dict names, tied ones once.
+  virtual std::vector<bert::NamedTensor> weights() const = 0;
+  virtual bert::RobertaForMaskedLM model() const = 0;
+};
+
+// A model with flat parameters and Adam in one process. Its files are those of
+// HelloDeepSpeed's train_bert.py, {"model": state_dict, "optimizer":
+// torch.optim.Adam's state_dict}, and hold one more key, "deepspeed_cpp".
+// All of them must outlive the object.
+class SingleProcessModel : public TrainedModel {
+ public:
+  SingleProcessModel(
+      bert::RobertaForMaskedLM model,
+      flat::FlatParameters& parameters,
+      optim::Adam& optimizer)
+      : model_(std::move(model)),
+        parameters_(parameters),
+        optimizer_(optimizer) {}
+
+  void save(const std::string& folder, const LoopState& state) override;
+  LoopState load(const std::string& folder) override;
+  std::vector<bert::NamedTensor> weights() const override;
+  bert::RobertaForMaskedLM model() const override {
+    return model_;
+  }
+
+ private:
+  bert::RobertaForMaskedLM model_;
+  flat::FlatParameters& parameters_;
+  optim::Adam& optimizer_;
+};
+
+// Only the weights of the newest whole checkpoint, into a model of its own.
+// Errors as TrainedModel::load().
+void load_step_checkpoint_weights(
+    const std::string& folder,
+    bert::RobertaForMaskedLMImpl& model);
+
+} // namespace deepspeed::pretrain
