@@ -91,7 +91,7 @@ TEST(EventFile, WritesScalars) {
   EXPECT_NEAR(wall_time, static_cast<double>(std::time(nullptr)), 60);
   EXPECT_EQ(
       records[1].substr(9),
-      std::string("\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0aTrain/loss\x15", 21) +
+      std::string("\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0aTrain/loss\x15", 20) +
           std::string("\x00\x00\xd0\x40", 4));
 }
 
