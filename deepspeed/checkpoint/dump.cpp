@@ -44,8 +44,7 @@ struct Dump {
       entries.push_back(Json::array({dump(entry.key), dump(entry.value)}));
     }
     Json json{
-        {"kind", dict.ordered ? "ordered_dict" : "dict"},
-        {"entries", entries}};
+        {"kind", dict.ordered ? "ordered_dict" : "dict"}, {"entries", entries}};
     if (dict.attributes != nullptr) {
       json["attributes"] = dump(*dict.attributes);
     }
@@ -65,9 +64,7 @@ struct Dump {
         {"parameter", tensor->is_parameter},
         {"crc",
          crc32_z(
-             0,
-             reinterpret_cast<const Bytef*>(bytes.data()),
-             bytes.size())}};
+             0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size())}};
   }
   Json operator()(const std::shared_ptr<const Object>& object) const {
     return {

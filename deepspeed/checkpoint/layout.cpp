@@ -18,10 +18,10 @@ namespace {
 constexpr std::string_view kStepPrefix = "checkpoint.iter_";
 constexpr std::string_view kStepSuffix = ".pt";
 
-// Why the checkpoint is not whole, or "" if it is.
-std::string fault_of(const StepFile& file) {
+// Loads the checkpoint; returns why it is not whole, or "" if it is.
+std::string load(const StepFile& file, Value* value) {
   try {
-    verify_torch_file(file.path);
+    *value = load_torch_file(file.path);
     return "";
   } catch (const base::Error& error) {
     return error.what();
@@ -85,7 +85,7 @@ LatestCheckpoint latest_whole_checkpoint(const std::string& folder) {
   const std::vector<StepFile> files = list_step_checkpoints(folder);
   LatestCheckpoint latest;
   for (size_t i = files.size(); i-- > 0;) {
-    const std::string fault = fault_of(files[i]);
+    const std::string fault = load(files[i], &latest.value);
     if (fault.empty()) {
       latest.file = files[i];
       return latest;
@@ -127,7 +127,8 @@ std::vector<std::string> keep_last(const std::string& folder, int64_t k) {
   for (int64_t i = count - 1; i >= 0; --i) {
     const StepFile& file = files[static_cast<size_t>(i)];
     if (!safe) {
-      safe = fault_of(file).empty();
+      Value unused;
+      safe = load(file, &unused).empty();
     } else if (i < count - k) {
       if (::unlink(file.path.c_str()) != 0 && errno != ENOENT) {
         throw base::system_error(

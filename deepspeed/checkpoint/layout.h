@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "deepspeed/checkpoint/value.h"
+
 namespace deepspeed::checkpoint {
 
 // The experiment folder of HelloDeepSpeed.
@@ -46,18 +48,19 @@ std::vector<StepFile> list_step_checkpoints(const std::string& folder);
 
 struct LatestCheckpoint {
   StepFile file;
+  Value value; // what the file holds
   // One line for each newer file that did not verify, with the reason.
   std::vector<std::string> skipped;
 };
 
-// The newest step checkpoint that verify_torch_file() accepts. Error(no_input)
+// The newest step checkpoint that load_torch_file() accepts. Error(no_input)
 // if the folder has none, Error(data) if it has some and none is whole: a run
 // never starts again from nothing without being told to.
 LatestCheckpoint latest_whole_checkpoint(const std::string& folder);
 
 // Removes step checkpoints older than the newest k, except the newest one that
-// verifies, and says which files went. Error(usage) if k < 1, Error(io) if a
-// file cannot be removed.
+// can be loaded (which is tried: it is read once), and says which files went.
+// Error(usage) if k < 1, Error(io) if a file cannot be removed.
 std::vector<std::string> keep_last(const std::string& folder, int64_t k);
 
 } // namespace deepspeed::checkpoint

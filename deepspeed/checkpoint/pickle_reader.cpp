@@ -1,6 +1,5 @@
 // Reading pickles: a machine with a stack, a memo and no way to run anything.
 #include <algorithm>
-#include <unordered_map>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/checkpoint/pickle.h"

@@ -53,7 +53,9 @@ void check_magic(std::span<const std::byte> bytes, const std::string& name) {
         name,
         "in Python: torch.save(torch.load(OLD), NEW)");
   }
-  if (!as_text(bytes).starts_with("PK")) {
+  constexpr std::string_view kZipMagic = "PK";
+  const size_t shown = std::min(bytes.size(), kZipMagic.size());
+  if (!kZipMagic.starts_with(as_text(bytes.first(shown)))) {
     refuse("this is no file of torch.save", name, "");
   }
 }
@@ -137,10 +139,6 @@ Value load_torch_file(
     const TorchFileOptions& options) {
   const auto file = std::make_shared<const base::MappedFile>(path);
   return parse_torch_file(file->bytes(), file, path, options);
-}
-
-void verify_torch_file(const std::string& path) {
-  load_torch_file(path);
 }
 
 void save_torch_file(const std::string& path, const Value& value) {

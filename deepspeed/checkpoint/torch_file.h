@@ -34,10 +34,6 @@ Value parse_torch_file(
     const std::string& name,
     const TorchFileOptions& options = {});
 
-// Checks the structure and the CRC-32 of every entry and reads the pickle, as
-// load_torch_file does. Throws what it throws.
-void verify_torch_file(const std::string& path);
-
 // Writes what torch.load(path, weights_only=True) reads, unless the tree holds
 // records other than torch's own. A storage is written once, however many
 // tensors share it; its bytes go from where they lie to the file. The file

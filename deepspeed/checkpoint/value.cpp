@@ -77,6 +77,17 @@ const Value* find_key(const Value& value, const Key& key) {
 
 } // namespace
 
+Value::Value(bool value) : data_(value) {}
+Value::Value(int value) : data_(int64_t{value}) {}
+Value::Value(int64_t value) : data_(value) {}
+Value::Value(double value) : data_(value) {}
+Value::Value(const char* text) : data_(std::string(text)) {}
+Value::Value(std::string text) : data_(std::move(text)) {}
+Value::Value(List items) : data_(std::move(items)) {}
+Value::Value(Tuple items) : data_(std::move(items)) {}
+Value::Value(Dict dict) : data_(std::move(dict)) {}
+Value::Value(Data data) : data_(std::move(data)) {}
+
 Value::Value(Tensor tensor)
     : data_(std::make_shared<const Tensor>(std::move(tensor))) {}
 

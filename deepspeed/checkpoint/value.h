@@ -49,18 +49,18 @@ class Value {
       std::shared_ptr<const Object>>;
 
   Value() = default; // None
-  Value(bool value) : data_(value) {}
-  Value(int value) : data_(int64_t{value}) {}
-  Value(int64_t value) : data_(value) {}
-  Value(double value) : data_(value) {}
-  Value(const char* text) : data_(std::string(text)) {}
-  Value(std::string text) : data_(std::move(text)) {}
-  Value(List items) : data_(std::move(items)) {}
-  Value(Tuple items) : data_(std::move(items)) {}
-  Value(Dict dict) : data_(std::move(dict)) {}
+  Value(bool value);
+  Value(int value);
+  Value(int64_t value);
+  Value(double value);
+  Value(const char* text);
+  Value(std::string text);
+  Value(List items);
+  Value(Tuple items);
+  Value(Dict dict);
   Value(Tensor tensor);
   Value(Object object);
-  explicit Value(Data data) : data_(std::move(data)) {}
+  explicit Value(Data data);
 
   const Data& data() const {
     return data_;

@@ -56,6 +56,7 @@ class ZipReader {
   };
 
   Directory read_end() const;
+  bool has_locator(uint64_t end_offset) const;
   Directory read_end64(uint64_t end_offset) const;
   uint64_t read_entry(uint64_t at, const Directory& directory);
   uint64_t read_local(ZipEntry& entry, uint32_t flags, uint64_t size) const;

@@ -119,9 +119,17 @@ ZipReader::Directory ZipReader::read_end() const {
   if (!one_disk || total != directory.count || cursor.u16() != 0) {
     fail("the archive is split over disks or has a comment");
   }
-  if (directory.count == kSaturated16 || directory.size == kSaturated32 ||
-      directory.offset == kSaturated32) {
-    directory = read_end64(at);
+  if (has_locator(at)) {
+    const Directory wide = read_end64(at);
+    // A short field is either the same number or saturated.
+    const bool same =
+        (directory.count == kSaturated16 || directory.count == wide.count) &&
+        (directory.size == kSaturated32 || directory.size == wide.size) &&
+        (directory.offset == kSaturated32 || directory.offset == wide.offset);
+    if (!same) {
+      fail("the two end records contradict each other");
+    }
+    directory = wide;
   }
   uint64_t end = 0;
   if (__builtin_add_overflow(directory.offset, directory.size, &end) ||
@@ -134,17 +142,27 @@ ZipReader::Directory ZipReader::read_end() const {
   return directory;
 }
 
+// Whether 64-bit records stand before the end record. torch always writes them.
+bool ZipReader::has_locator(uint64_t end_offset) const {
+  return end_offset >= kLocatorSize + kEnd64Size &&
+      Cursor(bytes_.subspan(end_offset - kLocatorSize)).u32() ==
+      kLocatorSignature;
+}
+
 ZipReader::Directory ZipReader::read_end64(uint64_t end_offset) const {
-  if (end_offset < kLocatorSize + kEnd64Size) {
-    fail("the 64-bit end record is missing");
-  }
   Cursor locator(slice(end_offset - kLocatorSize, kLocatorSize, "the locator"));
-  const bool is_locator = locator.u32() == kLocatorSignature;
+  locator.skip(4);
   const uint32_t disk = locator.u32();
   const uint64_t at = locator.u64();
-  if (!is_locator || disk != 0 || locator.u32() != 1 ||
-      at != end_offset - kLocatorSize - kEnd64Size) {
-    fail("the 64-bit end record is missing");
+  const uint64_t begin = end_offset - kLocatorSize - kEnd64Size;
+  if (disk != 0 || locator.u32() != 1) {
+    fail("the archive is split over disks");
+  }
+  if (at != begin) {
+    fail(
+        "the end record should begin at byte " + std::to_string(at) +
+        ", but it begins at " + std::to_string(begin) + " of " +
+        std::to_string(bytes_.size()) + " bytes");
   }
   Cursor cursor(slice(at, kEnd64Size, "the 64-bit end record"));
   const bool is_end = cursor.u32() == kEnd64Signature;

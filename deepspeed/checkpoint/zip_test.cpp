@@ -74,9 +74,18 @@ TEST(Zip, RoundTripAtAlignedOffsets) {
 }
 
 TEST(Zip, SmallLimitReallyWritesWideFields) {
-  // The signature of the 64-bit end record.
-  EXPECT_EQ(three_entries().find("PK\x06\x06"), std::string::npos);
-  EXPECT_NE(three_entries(0).find("PK\x06\x06"), std::string::npos);
+  // The end record says "see the 64-bit one" for the offset.
+  const std::string small = three_entries();
+  const std::string wide = three_entries(0);
+  EXPECT_NE(small.substr(small.size() - 6, 4), "\xff\xff\xff\xff");
+  EXPECT_EQ(wide.substr(wide.size() - 6, 4), "\xff\xff\xff\xff");
+}
+
+TEST(Zip, EndRecordsMustAgree) {
+  std::string archive = three_entries();
+  archive[archive.size() - 12] = 2; // the short count of entries on this disk
+  archive[archive.size() - 14] = 2; // and of all
+  EXPECT_EQ(complaint(archive), "the two end records contradict each other");
 }
 
 TEST(Zip, MoreEntriesThanSixteenBits) {
@@ -135,9 +144,9 @@ TEST(Zip, TellsExpectedAndActualSize) {
   const std::string archive = three_entries();
   EXPECT_EQ(
       complaint(archive.substr(10)),
-      "the table of contents should end at byte " +
-          std::to_string(archive.size() - 22) + ", but it ends at " +
-          std::to_string(archive.size() - 32) + " of " +
+      "the end record should begin at byte " +
+          std::to_string(archive.size() - 98) + ", but it begins at " +
+          std::to_string(archive.size() - 108) + " of " +
           std::to_string(archive.size() - 10) + " bytes");
   EXPECT_NE(
       complaint(archive.substr(0, 100)).find("of the 100 bytes"),
@@ -175,8 +184,7 @@ TEST(Zip, ChecksumZeroMeansNotComputed) {
   archive.replace(archive.find("PK\x07\x08") + 4, 4, std::string(4, '\0'));
   archive.replace(archive.find("PK\x01\x02") + 16, 4, std::string(4, '\0'));
   EXPECT_EQ(complaint(archive), "");
-  EXPECT_FALSE(
-      ZipReader(bytes_of(archive), "a.zip").entries()[0].has_crc());
+  EXPECT_FALSE(ZipReader(bytes_of(archive), "a.zip").entries()[0].has_crc());
 }
 
 } // namespace

@@ -142,13 +142,13 @@ void ZipWriter::finish() {
   const uint64_t end = file_.size();
   const uint64_t size = end - offset;
   const uint64_t count = records_.size();
-  if (count >= kSaturated16 || offset >= zip64_limit_ || size >= zip64_limit_) {
-    Fields end64;
-    end64.u32(kEnd64Signature).u64(kEnd64Size - 12).u16(45).u16(45);
-    end64.u32(0).u32(0).u64(count).u64(count).u64(size).u64(offset);
-    end64.u32(kLocatorSignature).u32(0).u64(end).u32(1);
-    file_.write(end64.bytes());
-  }
+  // torch writes the 64-bit records whether they are needed or not; the
+  // versions are those of its files.
+  Fields end64;
+  end64.u32(kEnd64Signature).u64(kEnd64Size - 12).u16(0x031e).u16(45);
+  end64.u32(0).u32(0).u64(count).u64(count).u64(size).u64(offset);
+  end64.u32(kLocatorSignature).u32(0).u64(end).u32(1);
+  file_.write(end64.bytes());
   const uint64_t short_count = saturate(count, kSaturated16, kSaturated16);
   Fields last;
   last.u32(kEndSignature).u16(0).u16(0).u16(short_count).u16(short_count);

@@ -21,7 +21,9 @@ KINDS = {list: "list", tuple: "tuple", dict: "dict"}
 
 
 def dense_bytes(tensor):
-    flat = tensor.detach().contiguous().flatten()
+    # A single element may keep an odd stride through contiguous().
+    dense = tensor.detach().clone(memory_format=torch.contiguous_format)
+    flat = dense.flatten()
     return bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
 
 

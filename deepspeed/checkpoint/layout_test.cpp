@@ -1,0 +1,143 @@
+// The newest whole checkpoint is found, and never deleted.
+#include "deepspeed/checkpoint/layout.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/checkpoint/torch_file.h"
+
+namespace deepspeed::checkpoint {
+namespace {
+
+class Folder {
+ public:
+  const std::string& path() const {
+    return folder_.path();
+  }
+  std::string file(int64_t step) const {
+    return join(path(), step_checkpoint_name(step));
+  }
+  void save(std::initializer_list<int64_t> steps) const {
+    for (const int64_t step : steps) {
+      save_torch_file(file(step), Value(step));
+    }
+  }
+  // Cuts off the last byte, or flips one.
+  void damage(int64_t step, bool cut) const {
+    std::string text = base::read_file(file(step), 1 << 20);
+    if (cut) {
+      text.pop_back();
+    } else {
+      // In the pickle, which begins at byte 64.
+      text[64] = static_cast<char>(text[64] ^ 1);
+    }
+    base::write_file_atomically(file(step), text);
+  }
+  std::vector<int64_t> steps() const {
+    std::vector<int64_t> steps;
+    for (const StepFile& file : list_step_checkpoints(path())) {
+      steps.push_back(file.step);
+    }
+    return steps;
+  }
+
+ private:
+  base::TemporaryFolder folder_;
+};
+
+TEST(Layout, StepNames) {
+  EXPECT_EQ(step_checkpoint_name(7), "checkpoint.iter_7.pt");
+  EXPECT_EQ(parse_step_checkpoint_name("checkpoint.iter_7.pt"), 7);
+  EXPECT_EQ(
+      parse_step_checkpoint_name("checkpoint.iter_9223372036854775807.pt"),
+      INT64_MAX);
+  for (const char* name :
+       {"checkpoint.iter_.pt",
+        "checkpoint.iter_07.pt",
+        "checkpoint.iter_-1.pt",
+        "checkpoint.iter_7.pt.tmp-1-2",
+        "checkpoint.iter_7x.pt",
+        "xcheckpoint.iter_7.pt",
+        "checkpoint.iter_7",
+        "checkpoint.iter_9223372036854775808.pt",
+        "",
+        "hparams.json"}) {
+    EXPECT_EQ(parse_step_checkpoint_name(name), std::nullopt) << name;
+  }
+}
+
+TEST(Layout, ListsByStepAsNumbers) {
+  const Folder folder;
+  folder.save({10, 9, 100});
+  base::write_file_atomically(
+      folder.path() + "/checkpoint.iter_5.pt.tmp-1-0", "");
+  base::write_file_atomically(join(folder.path(), kHparamsFile), "{}");
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{9, 10, 100}));
+  EXPECT_THROW(list_step_checkpoints(folder.path() + "/no"), base::Error);
+}
+
+TEST(Layout, TakesTheNewestWholeOne) {
+  const Folder folder;
+  folder.save({1, 2, 3, 4});
+  EXPECT_EQ(latest_whole_checkpoint(folder.path()).file.step, 4);
+  folder.damage(4, true);
+  folder.damage(3, false);
+  const LatestCheckpoint latest = latest_whole_checkpoint(folder.path());
+  EXPECT_EQ(latest.file.step, 2);
+  EXPECT_EQ(latest.file.path, folder.file(2));
+  EXPECT_EQ(*latest.value.get_if<int64_t>(), 2);
+  ASSERT_EQ(latest.skipped.size(), 2u);
+  EXPECT_TRUE(latest.skipped[0].starts_with(folder.file(4) + ": "));
+  EXPECT_EQ(
+      latest.skipped[1],
+      folder.file(3) +
+          ": the bytes of entry checkpoint.iter_3/data.pkl do not match their "
+          "checksum");
+}
+
+TEST(Layout, NeverStartsFromNothingSilently) {
+  const Folder folder;
+  try {
+    latest_whole_checkpoint(folder.path());
+    ADD_FAILURE();
+  } catch (const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ExitCode::no_input);
+  }
+  folder.save({1});
+  folder.damage(1, true);
+  try {
+    latest_whole_checkpoint(folder.path());
+    ADD_FAILURE();
+  } catch (const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ExitCode::data);
+  }
+}
+
+TEST(Layout, KeepsTheLast) {
+  const Folder folder;
+  folder.save({1, 2, 3, 10});
+  EXPECT_TRUE(keep_last(folder.path(), 4).empty());
+  EXPECT_EQ(
+      keep_last(folder.path(), 2),
+      (std::vector<std::string>{folder.file(2), folder.file(1)}));
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{3, 10}));
+  EXPECT_THROW(keep_last(folder.path(), 0), base::Error);
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{3, 10}));
+}
+
+TEST(Layout, KeepsTheNewestWholeOne) {
+  const Folder folder;
+  folder.save({1, 2, 3, 4});
+  folder.damage(4, true);
+  folder.damage(3, false);
+  EXPECT_EQ(
+      keep_last(folder.path(), 1), (std::vector<std::string>{folder.file(1)}));
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{2, 3, 4}));
+}
+
+} // namespace
+} // namespace deepspeed::checkpoint
