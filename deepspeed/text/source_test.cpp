@@ -1,0 +1,245 @@
+// Which files are a source, and what their samples are.
+#include "deepspeed/text/source.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/text/test_files.h"
+
+namespace deepspeed::text {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+using Samples = std::vector<std::string>;
+
+Samples read(
+    std::string_view bytes,
+    const std::string& name,
+    SourceCounts* counts = nullptr) {
+  SampleReader reader(open_memory(bytes), name, "text");
+  Samples samples;
+  std::string_view text;
+  while (reader.next(text)) {
+    samples.emplace_back(text);
+  }
+  EXPECT_FALSE(reader.next(text)); // the end stays the end
+  if (counts != nullptr) {
+    *counts = reader.counts();
+  }
+  return samples;
+}
+
+TEST(SampleReader, GivesTheLinesOfAText) {
+  EXPECT_EQ(
+      read("one\n two \nthree\n", "a"), (Samples{"one", " two ", "three"}));
+  EXPECT_EQ(read("one\ntwo", "a"), (Samples{"one", "two"}));
+  EXPECT_EQ(read("one\r\ntwo\r\r\n\r\n", "a"), (Samples{"one", "two\r"}));
+  EXPECT_EQ(read("\n\n \t\none\n\n", "a"), (Samples{"one"}));
+  EXPECT_EQ(
+      read("\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo", "a"),
+      (Samples{"one", "\xEF\xBB\xBFtwo"}));
+  EXPECT_EQ(
+      read(std::string_view("a\0b\n\0\n", 6), "a"),
+      (Samples{std::string("a\0b", 3), std::string(1, '\0')}));
+  EXPECT_EQ(read("a\xE2\x80\xA8z\n", "a"), (Samples{"a\xE2\x80\xA8z"}));
+  EXPECT_EQ(read("", "a"), Samples());
+  EXPECT_EQ(read("\xEF\xBB\xBF", "a"), Samples());
+}
+
+// Lines that end before, at and after the end of a buffer (256 KiB).
+TEST(SampleReader, LinesMaySpanBuffers) {
+  for (int shift = -3; shift <= 3; ++shift) {
+    const std::string first((size_t{1} << 18) + shift, 'x');
+    const std::string second(size_t{600000} + shift, 'y');
+    EXPECT_EQ(
+        read(first + "\n" + second + "\r\nz\n", "a"),
+        (Samples{first, second, "z"}));
+  }
+}
+
+TEST(SampleReader, UnpacksByTheEndingOfTheName) {
+  EXPECT_EQ(
+      read(gzip("one\n") + gzip("two\n"), "a.txt.gz"), (Samples{"one", "two"}));
+  EXPECT_EQ(read(zstd("one\ntwo\n"), "a.zst"), (Samples{"one", "two"}));
+  EXPECT_EQ(
+      read(gzip("{\"text\": \"one\"}\n"), "a.jsonl.gz"), (Samples{"one"}));
+}
+
+TEST(SampleReader, CutsALongLineBetweenCharacters) {
+  SourceCounts counts;
+  const std::string most(kMaxSampleBytes, 'x');
+  EXPECT_EQ(read(most + "\r\nnext\n", "a", &counts), (Samples{most, "next"}));
+  EXPECT_EQ(counts.cut, 0u);
+  EXPECT_EQ(read(most + "y\nnext\n", "a", &counts), (Samples{most, "next"}));
+  EXPECT_EQ(counts.cut, 1u);
+  for (size_t inside : {1, 2, 3}) { // a character of 4 bytes on the border
+    const std::string before(kMaxSampleBytes - inside, 'x');
+    EXPECT_EQ(read(before + "😀\n", "a", &counts), (Samples{before}));
+    EXPECT_EQ(counts.cut, 1u);
+    EXPECT_EQ(counts.invalid_utf8, 0u);
+  }
+  const std::string tails(kMaxSampleBytes + 9, '\x80'); // no character at all
+  EXPECT_EQ(read(tails, "a", &counts), (Samples{tails.substr(9)}));
+}
+
+TEST(SampleReader, CountsInvalidUtf8) {
+  SourceCounts counts;
+  EXPECT_EQ(read("a\xff\nb\n\xed\xa0\x80\n", "a", &counts).size(), 3u);
+  EXPECT_EQ(counts.invalid_utf8, 2u);
+  EXPECT_EQ(counts.samples, 3u);
+}
+
+// Of `total` bytes without a line break, made on the fly.
+class EndlessLine : public ByteStream {
+ public:
+  explicit EndlessLine(uint64_t total) : left_(total) {}
+  size_t read(std::span<char> buffer) override {
+    const size_t n = std::min<uint64_t>(buffer.size(), left_);
+    std::fill_n(buffer.begin(), n, 'x');
+    left_ -= n;
+    return n;
+  }
+
+ private:
+  uint64_t left_;
+};
+
+TEST(SampleReader, TakesLittleMemoryForALineOfAGigabyte) {
+  rusage before{};
+  ::getrusage(RUSAGE_SELF, &before);
+  SampleReader reader(
+      std::make_unique<EndlessLine>(uint64_t{1} << 30), "a.txt", "");
+  std::string_view text;
+  ASSERT_TRUE(reader.next(text));
+  EXPECT_EQ(text.size(), kMaxSampleBytes);
+  EXPECT_FALSE(reader.next(text));
+  rusage after{};
+  ::getrusage(RUSAGE_SELF, &after);
+  EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 20 * 1024); // KiB
+}
+
+void expect_error(
+    const std::function<void()>& action,
+    ExitCode code,
+    const std::string& where) {
+  try {
+    action();
+    ADD_FAILURE() << "no error for " << where;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code);
+    EXPECT_EQ(error.where(), where);
+  }
+}
+
+TEST(SampleReader, NamesTheLineThatIsNoGoodJson) {
+  std::string lines;
+  for (int i = 1; i < 17; ++i) {
+    lines += i == 5 ? "\r\n" : "{\"text\": \"a\"}\r\n";
+  }
+  EXPECT_EQ(read(lines, "a.jsonl").size(), 15u);
+  const std::string deep = "{\"a\": " + std::string(100000, '[');
+  for (const std::string& line :
+       {std::string("{\"text\": "),
+        std::string("{\"txt\": \"a\"}"),
+        std::string("{\"text\": 1}"),
+        deep}) {
+    expect_error(
+        [&] { read(lines + line, "b.jsonl"); }, ExitCode::data, "b.jsonl:17");
+  }
+}
+
+TEST(SampleReader, RefusesAJsonLineThatIsTooLong) {
+  SampleReader reader(
+      std::make_unique<EndlessLine>(uint64_t{1} << 28), "a.jsonl", "text");
+  std::string_view text;
+  expect_error([&] { reader.next(text); }, ExitCode::data, "a.jsonl:1");
+}
+
+TEST(SampleReader, CutsALongTextOfAJsonLine) {
+  SourceCounts counts;
+  const std::string text(kMaxSampleBytes + 5, 'x');
+  const Samples samples = read(
+      "{\"text\": \"" + text + "\"}\n{\"text\": \"\"}", "a.jsonl", &counts);
+  EXPECT_EQ(samples, (Samples{text.substr(5)}));
+  EXPECT_EQ(counts.cut, 1u);
+}
+
+class Sources : public ::testing::Test {
+ protected:
+  std::string path(const std::string& name) const {
+    return folder_.path() + "/" + name;
+  }
+  Samples names(const std::string& source) const {
+    Samples names;
+    for (const SourceFile& file : list_sources(source)) {
+      names.push_back(file.name);
+    }
+    return names;
+  }
+
+  base::TemporaryFolder folder_;
+};
+
+TEST_F(Sources, AreTheTextFilesOfAFolder) {
+  std::filesystem::create_directories(path("sub/deep"));
+  std::filesystem::create_directories(path(".git"));
+  std::filesystem::create_directories(path("folder.txt"));
+  for (const char* name :
+       {"b.txt",
+        "a.txt.gz",
+        "c.jsonl",
+        "d.jsonl.zst",
+        "readme.md",
+        "e.csv",
+        ".hidden.txt",
+        ".git/x.txt",
+        "sub/deep/z.txt",
+        "sub/a.txt.zst"}) {
+    write_test_file(path(name), "x");
+  }
+  EXPECT_EQ(
+      names(folder_.path()),
+      (Samples{
+          "a.txt.gz",
+          "b.txt",
+          "c.jsonl",
+          "d.jsonl.zst",
+          "sub/a.txt.zst",
+          "sub/deep/z.txt"}));
+  EXPECT_EQ(names(folder_.path() + "/"), names(folder_.path()));
+}
+
+TEST_F(Sources, MayBeAFileOfAnyName) {
+  write_test_file(path("wiki.train.tokens"), "x");
+  EXPECT_EQ(names(path("wiki.train.tokens")), (Samples{"wiki.train.tokens"}));
+}
+
+TEST_F(Sources, ThatAreNotThereAreNamed) {
+  expect_error(
+      [&] { list_sources(path("none.txt")); },
+      ExitCode::no_input,
+      path("none.txt"));
+  write_test_file(path("only.csv"), "x");
+  expect_error(
+      [&] { list_sources(folder_.path()); },
+      ExitCode::no_input,
+      folder_.path());
+  ASSERT_EQ(::mkfifo(path("pipe.txt").c_str(), 0600), 0);
+  expect_error(
+      [&] { list_sources(folder_.path()); },
+      ExitCode::no_input,
+      path("pipe.txt"));
+}
+
+} // namespace
+} // namespace deepspeed::text
