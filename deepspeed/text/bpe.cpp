@@ -9,7 +9,6 @@
 namespace deepspeed::text {
 namespace {
 
-constexpr uint32_t kNoRank = ~uint32_t{0};
 constexpr uint64_t kEmpty = ~uint64_t{0};
 // Words up to this length are merged in arrays on the stack.
 constexpr size_t kShortWord = 48;
@@ -35,25 +34,45 @@ Bpe::Bpe(
     : byte_ids_(byte_ids), tokens_(tokens) {
   const size_t size = std::bit_ceil(std::max<size_t>(merges.size() * 2, 16));
   shift_ = 64 - std::countr_zero(size);
-  slots_.resize(size, {kEmpty, kNoRank, -1});
-  for (uint32_t rank = 0; rank < merges.size(); ++rank) {
-    const Merge& merge = merges[rank];
+  keys_.resize(size, kEmpty);
+  ranks_.resize(size, kNoRank);
+  results_.reserve(merges.size());
+  byte_ranks_.resize(256 * 256, kNoRank);
+  std::vector<int> byte_of(tokens.size(), -1);
+  for (int byte = 0; byte < 256; ++byte) {
+    byte_of[byte_ids_[byte]] = byte;
+  }
+  for (const Merge& merge : merges) {
+    const auto rank = static_cast<uint32_t>(results_.size());
+    results_.push_back(merge.result);
     const uint64_t key = key_of(merge.left, merge.right);
     size_t i = hash_of(key) >> shift_;
-    while (slots_[i].key != kEmpty) {
+    while (keys_[i] != kEmpty && keys_[i] != key) {
       i = (i + 1) & (size - 1);
     }
-    slots_[i] = {key, rank, merge.result};
+    if (keys_[i] == key) {
+      continue;
+    }
+    keys_[i] = key;
+    ranks_[i] = rank;
+    const int left = byte_of[merge.left];
+    const int right = byte_of[merge.right];
+    if (left >= 0 && right >= 0) {
+      byte_ranks_[left * 256 + right] = rank;
+    }
   }
 }
 
-Bpe::Slot Bpe::find(int32_t left, int32_t right) const {
+uint32_t Bpe::rank_of(int32_t left, int32_t right) const {
   const uint64_t key = key_of(left, right);
   size_t i = hash_of(key) >> shift_;
-  while (slots_[i].key != key && slots_[i].key != kEmpty) {
-    i = (i + 1) & (slots_.size() - 1);
+  while (keys_[i] != key) {
+    if (keys_[i] == kEmpty) {
+      return kNoRank;
+    }
+    i = (i + 1) & (keys_.size() - 1);
   }
-  return slots_[i];
+  return ranks_[i];
 }
 
 void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
@@ -75,33 +94,31 @@ void Bpe::encode_part(std::string_view word, std::vector<int32_t>& ids) const {
 // Looks for the best pair over and over: quadratic, but the fastest for words.
 void Bpe::encode_short(std::string_view word, std::vector<int32_t>& ids) const {
   int32_t symbols[kShortWord];
-  Slot merges[kShortWord]; // merges[i] joins symbols[i] and symbols[i + 1]
+  uint32_t ranks[kShortWord]; // of symbols[i] and symbols[i + 1]
   size_t n = word.size();
   for (size_t i = 0; i < n; ++i) {
-    symbols[i] = byte_ids_[static_cast<unsigned char>(word[i])];
-  }
-  for (size_t i = 0; i + 1 < n; ++i) {
-    merges[i] = find(symbols[i], symbols[i + 1]);
+    const auto byte = static_cast<unsigned char>(word[i]);
+    symbols[i] = byte_ids_[byte];
+    if (i > 0) {
+      const auto left = static_cast<unsigned char>(word[i - 1]);
+      ranks[i - 1] = byte_ranks_[left * 256u + byte];
+    }
   }
   while (n > 1) {
-    size_t best = 0;
-    for (size_t i = 1; i + 1 < n; ++i) {
-      if (merges[i].rank < merges[best].rank) {
-        best = i;
-      }
-    }
-    if (merges[best].rank == kNoRank) {
+    const size_t best =
+        static_cast<size_t>(std::min_element(ranks, ranks + n - 1) - ranks);
+    if (ranks[best] == kNoRank) {
       break;
     }
-    symbols[best] = merges[best].result;
+    symbols[best] = results_[ranks[best]];
     --n;
     std::copy(symbols + best + 2, symbols + n + 1, symbols + best + 1);
     if (best + 1 < n) {
-      std::copy(merges + best + 2, merges + n, merges + best + 1);
-      merges[best] = find(symbols[best], symbols[best + 1]);
+      std::copy(ranks + best + 2, ranks + n, ranks + best + 1);
+      ranks[best] = rank_of(symbols[best], symbols[best + 1]);
     }
     if (best > 0) {
-      merges[best - 1] = find(symbols[best - 1], symbols[best]);
+      ranks[best - 1] = rank_of(symbols[best - 1], symbols[best]);
     }
   }
   ids.insert(ids.end(), symbols, symbols + n);
@@ -128,7 +145,7 @@ void Bpe::encode_long(std::string_view word, std::vector<int32_t>& ids) const {
   const auto set_pair = [&](uint32_t i) {
     symbols[i].rank = kNoRank;
     if (symbols[i].next != n) {
-      symbols[i].rank = find(symbols[i].id, symbols[symbols[i].next].id).rank;
+      symbols[i].rank = rank_of(symbols[i].id, symbols[symbols[i].next].id);
     }
     if (symbols[i].rank != kNoRank) {
       heap.push_back(uint64_t{symbols[i].rank} << 32 | i);
@@ -155,7 +172,7 @@ void Bpe::encode_long(std::string_view word, std::vector<int32_t>& ids) const {
       continue;
     }
     const uint32_t gone = symbols[i].next;
-    symbols[i].id = find(symbols[i].id, symbols[gone].id).result;
+    symbols[i].id = results_[rank];
     symbols[i].next = symbols[gone].next;
     symbols[symbols[gone].next].previous = i;
     symbols[gone].rank = kNoRank;

@@ -42,7 +42,8 @@ struct Merge {
 class Bpe {
  public:
   // byte_ids: the token that each byte starts as. tokens: the bytes of the ids,
-  // which must outlive this. REQUIRES: no pair twice, ids within tokens.
+  // which must outlive this. Of a pair that is there twice the first counts.
+  // REQUIRES: ids within tokens.
   Bpe(const std::vector<Merge>& merges,
       const std::array<int32_t, 256>& byte_ids,
       const TokenTable& tokens);
@@ -52,15 +53,11 @@ class Bpe {
   // where it is longer.
   void encode(std::string_view word, std::vector<int32_t>& ids) const;
 
- private:
-  struct Slot {
-    uint64_t key; // left << 32 | right
-    uint32_t rank;
-    int32_t result;
-  };
+  // The rank at which two neighbours are merged; kNoRank if they are not.
+  uint32_t rank_of(int32_t left, int32_t right) const;
+  static constexpr uint32_t kNoRank = ~uint32_t{0};
 
-  // The merge of two neighbours; rank kNoRank if there is none.
-  Slot find(int32_t left, int32_t right) const;
+ private:
   void encode_short(std::string_view word, std::vector<int32_t>& ids) const;
   void encode_long(std::string_view word, std::vector<int32_t>& ids) const;
   void encode_in_parts(std::string_view word, std::vector<int32_t>& ids) const;
@@ -69,8 +66,13 @@ class Bpe {
 
   std::array<int32_t, 256> byte_ids_;
   const TokenTable& tokens_;
-  std::vector<Slot> slots_; // open addressing, a power of two
-  int shift_ = 0; // the slot of a hash is its top bits
+  // Open addressing: keys_[i] is left << 32 | right, its rank is ranks_[i].
+  // Most look-ups find nothing, and read the keys only.
+  std::vector<uint64_t> keys_;
+  std::vector<uint32_t> ranks_;
+  int shift_ = 0; // the place of a key is the top bits of its hash
+  std::vector<int32_t> results_; // by rank
+  std::vector<uint32_t> byte_ranks_; // of two bytes, left * 256 + right
 };
 
 } // namespace deepspeed::text

@@ -192,7 +192,7 @@ TEST(PretokenMemo, RemembersAndForgetsInBoundedMemory) {
   PretokenMemo memo;
   size_t most = 0;
   for (int32_t i = 0; i < 700000; ++i) {
-    const std::string word = "w" + std::to_string(i);
+    const std::string word = std::to_string(i);
     std::vector<int32_t> ids(static_cast<size_t>(1 + i % 5));
     std::iota(ids.begin(), ids.end(), i);
     memo.insert(key_of(word), ids);
@@ -202,13 +202,13 @@ TEST(PretokenMemo, RemembersAndForgetsInBoundedMemory) {
     most = std::max(most, memo.size());
     if (i == 100000) {
       found.clear();
-      ASSERT_TRUE(memo.find(key_of("w4"), found));
+      ASSERT_TRUE(memo.find(key_of("4"), found));
       ASSERT_EQ(found, (std::vector<int32_t>{4, 5, 6, 7, 8}));
     }
   }
-  EXPECT_LE(most, size_t{1} << 18);
+  EXPECT_LE(most, size_t{400000});
   std::vector<int32_t> found;
-  EXPECT_FALSE(memo.find(key_of("w4"), found)) << "forgotten";
+  EXPECT_FALSE(memo.find(key_of("4"), found)) << "forgotten";
   EXPECT_FALSE(memo.find(key_of("x"), found));
 }
 

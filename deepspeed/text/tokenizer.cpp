@@ -204,22 +204,38 @@ void Encoder::encode_valid(
   encode_rest(text.substr(done));
 }
 
+// Words are taken in blocks, so that the memo can be read ahead.
 void Encoder::encode_plain(std::string_view text, std::vector<int32_t>& ids) {
+  constexpr size_t kBlock = 32;
+  struct Word {
+    std::string_view text;
+    PretokenMemo::Key key;
+  };
+  Word words[kBlock];
   const Bpe& bpe = tokenizer_->model().bpe;
   const char* end = text.data() + text.size();
   while (!text.empty()) {
-    const size_t size = first_pretoken(text);
-    const char* word = text.data();
-    text.remove_prefix(size);
-    if (size > PretokenMemo::kLongestWord) {
-      bpe.encode({word, size}, ids);
-      continue;
+    size_t n = 0;
+    for (; n < kBlock && !text.empty(); ++n) {
+      const size_t size = first_pretoken(text);
+      Word& word = words[n];
+      word.text = text.substr(0, size);
+      text.remove_prefix(size);
+      if (size <= PretokenMemo::kLongestWord) {
+        word.key = PretokenMemo::key_of(word.text.data(), size, end);
+        memo_->prefetch(word.key);
+      }
     }
-    const PretokenMemo::Key key = PretokenMemo::key_of(word, size, end);
-    if (!memo_->find(key, ids)) {
+    for (const Word& word : std::span(words, n)) {
+      const bool is_long = word.text.size() > PretokenMemo::kLongestWord;
+      if (!is_long && memo_->find(word.key, ids)) {
+        continue;
+      }
       const size_t first = ids.size();
-      bpe.encode({word, size}, ids);
-      memo_->insert(key, std::span(ids).subspan(first));
+      bpe.encode(word.text, ids);
+      if (!is_long) {
+        memo_->insert(word.key, std::span(ids).subspan(first));
+      }
     }
   }
 }

@@ -36,43 +36,60 @@ std::string quoted(std::string_view text) {
       "vocabulary and merges must come from one tokenizer: fetch them again");
 }
 
-// Finds the id of a text. Texts are hashed once, and the table never grows.
+// Finds the place of a text among texts. Its table is small enough for a
+// cache: it holds a part of the hash, and the text itself is only compared
+// where that part is equal.
 class TextIndex {
  public:
   explicit TextIndex(size_t n)
-      : slots_(std::bit_ceil(std::max<size_t>(2 * n, 16))) {}
+      : slots_(std::bit_ceil(std::max<size_t>(2 * n, 16))) {
+    entries_.reserve(n);
+  }
 
   // False if the text is there already.
   bool add(std::string_view text, int32_t id) {
-    Slot& slot = slots_[index_of(text)];
-    if (slot.id >= 0) {
+    const uint64_t hash = XXH3_64bits(text.data(), text.size());
+    Slot& slot = slots_[place_of(text, hash)];
+    if (slot.entry >= 0) {
       return false;
     }
-    slot = {text, id};
+    slot = {
+        static_cast<uint32_t>(hash >> 32),
+        static_cast<int32_t>(entries_.size())};
+    entries_.push_back({text, id});
     return true;
   }
 
   // -1 if it is not there.
   int32_t find(std::string_view text) const {
-    return slots_[index_of(text)].id;
+    const uint64_t hash = XXH3_64bits(text.data(), text.size());
+    const Slot& slot = slots_[place_of(text, hash)];
+    return slot.entry < 0 ? -1 : entries_[slot.entry].id;
   }
 
  private:
-  struct Slot {
+  struct Entry {
     std::string_view text;
-    int32_t id = -1;
+    int32_t id;
+  };
+  struct Slot {
+    uint32_t tag = 0; // the upper half of the hash
+    int32_t entry = -1;
   };
 
-  size_t index_of(std::string_view text) const {
+  size_t place_of(std::string_view text, uint64_t hash) const {
     const size_t mask = slots_.size() - 1;
-    size_t i = XXH3_64bits(text.data(), text.size()) & mask;
-    while (slots_[i].id >= 0 && slots_[i].text != text) {
+    const auto tag = static_cast<uint32_t>(hash >> 32);
+    size_t i = hash & mask;
+    while (slots_[i].entry >= 0 &&
+           (slots_[i].tag != tag || entries_[slots_[i].entry].text != text)) {
       i = (i + 1) & mask;
     }
     return i;
   }
 
   std::vector<Slot> slots_;
+  std::vector<Entry> entries_;
 };
 
 // GPT-2's alphabet (bytes_to_unicode in encoder.py of openai/gpt-2): printable
@@ -166,27 +183,6 @@ std::vector<std::string_view> order_by_id(
   return texts;
 }
 
-void check_no_pair_twice(
-    const std::vector<Merge>& merges,
-    const TokenizerParts& parts) {
-  std::vector<std::pair<uint64_t, size_t>> pairs;
-  pairs.reserve(merges.size());
-  for (size_t i = 0; i < merges.size(); ++i) {
-    const auto left = static_cast<uint64_t>(merges[i].left);
-    pairs.emplace_back(left << 32 | static_cast<uint32_t>(merges[i].right), i);
-  }
-  std::sort(pairs.begin(), pairs.end());
-  for (size_t i = 1; i < pairs.size(); ++i) {
-    if (pairs[i].first == pairs[i - 1].first) {
-      const auto& [left, right] = parts.merges[pairs[i].second];
-      refuse(
-          "the merge of " + quoted(left) + " and " + quoted(right) +
-              " is there twice",
-          parts.merges_source);
-    }
-  }
-}
-
 std::vector<Merge> find_merges(
     const TokenizerParts& parts,
     const TextIndex& index) {
@@ -208,8 +204,22 @@ std::vector<Merge> find_merges(
     }
     merges.push_back(merge);
   }
-  check_no_pair_twice(merges, parts);
   return merges;
+}
+
+void check_no_merge_twice(
+    const Bpe& bpe,
+    const std::vector<Merge>& merges,
+    const TokenizerParts& parts) {
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    if (bpe.rank_of(merges[rank].left, merges[rank].right) != rank) {
+      const auto& [left, right] = parts.merges[rank];
+      refuse(
+          "the merge of " + quoted(left) + " and " + quoted(right) +
+              " is there twice",
+          parts.merges_source);
+    }
+  }
 }
 
 // The five tokens of a RoBERTa model, by the names they have in every one.
@@ -231,13 +241,13 @@ SpecialTokens find_special(
       }
     }
     if (*id < 0) {
-      missing += (missing.empty() ? "" : " ") + std::string(name);
+      missing.append(" ").append(name);
     }
   }
   if (!missing.empty()) {
     throw Error(
         ExitCode::data,
-        "the vocabulary has no special token " + missing,
+        "the vocabulary has no special token" + missing,
         source,
         "a RoBERTa tokenizer has <s> <pad> </s> <unk> <mask>");
   }
@@ -338,6 +348,7 @@ std::unique_ptr<const TokenizerModel> build_tokenizer(
   }
   auto model =
       std::make_unique<TokenizerModel>(std::move(tokens), merges, byte_ids);
+  check_no_merge_twice(model->bpe, merges, parts);
   model->special = find_special(parts.added, parts.source);
   model->fingerprint = fingerprint_of(texts, merges, parts.added);
 
