@@ -77,8 +77,8 @@ class ZipReader {
 };
 
 // Appends entries to a file: data begins at multiples of 64 bytes, through a
-// padding field "FB" in the local header, and is followed by its CRC-32. What
-// torch's miniz writes, byte for byte, so that torch.load can compute offsets
+// padding field "FB" in the local header, and is followed by its CRC-32. All
+// lengths are those of torch's files, so that torch.load can compute offsets
 // without reading headers. Not thread-safe.
 class ZipWriter {
  public:

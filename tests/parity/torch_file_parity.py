@@ -10,7 +10,6 @@ import os
 import pathlib
 import pickle
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,12 +26,13 @@ DATA_ERROR = 65
 MEMORY_LIMIT = 1 << 30
 
 
-def driver(*args):
-    """Runs the driver with bounded address space."""
+def driver(*args, bounded=False):
+    """Runs the driver; `bounded` limits its address space."""
+    command = [DRIVER, *map(str, args)]
+    if bounded:
+        command = ["prlimit", f"--as={MEMORY_LIMIT}", *command]
     return subprocess.run(
-        [DRIVER, *map(str, args)], capture_output=True, timeout=60, check=False,
-        preexec_fn=lambda: resource.setrlimit(
-            resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT)))
+        command, capture_output=True, timeout=60, check=False)
 
 
 def run(*args):
@@ -43,7 +43,7 @@ def run(*args):
 
 def refusal(path):
     """The message of the data error that `dump` must end with."""
-    done = driver("dump", path)
+    done = driver("dump", path, bounded=True)
     assert done.returncode == DATA_ERROR, (done.returncode, done.stderr)
     return done.stderr.decode()
 
