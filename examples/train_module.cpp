@@ -1,6 +1,5 @@
 // Trains an own module with the library's optimizer, and saves what Python's
 // torch.load reads. The task: tell the points inside a circle from the others.
-#include <torch/nn/functional/loss.h>
 #include <torch/nn/modules/linear.h>
 
 #include <cstdio>
