@@ -74,8 +74,8 @@ int main(int argc, char** argv) {
       "Exit status: 0, or 1 if a check fails.");
   app.add_flag("--json", options.json, "print JSON");
   app.add_option("--data_dir", options.data_dir, "where names are looked up");
-  app.add_option("--dataset", options.dataset, "name or path", true);
-  app.add_option("--tokenizer", options.tokenizer, "name or folder", true);
+  app.add_option("--dataset", options.dataset, "name or path");
+  app.add_option("--tokenizer", options.tokenizer, "name or folder");
   return base::run_program([&] {
     return run_with_arguments(app, argc, argv, [&] { return run(options); });
   });

@@ -135,6 +135,9 @@ class Parser {
     }
     try {
       app_.parse(reversed);
+    } catch (const CLI::ArgumentMismatch& error) {
+      const std::string what = error.what(); // "--h_dim: 1 required  missing"
+      refuse(what.substr(0, what.find(':')) + " needs a value", "", "");
     } catch (const CLI::ParseError& error) {
       refuse(error.what(), "", "");
     }

@@ -133,7 +133,8 @@ TEST(Options, WrongValuesAreNamed) {
   EXPECT_NE(
       refusal({"--checkpoint_dir", "x", "--seed", "99999999999999999999"}), "");
   EXPECT_NE(refusal({"--checkpoint_dir", "x", "--batch_size"}), "");
-  EXPECT_NE(refusal({"--checkpoint_dir"}), "");
+  EXPECT_EQ(
+      refusal({"--checkpoint_dir"}), "error: --checkpoint_dir needs a value\n");
 }
 
 TEST(Options, ExactlyOneFolder) {
