@@ -111,6 +111,40 @@ HWY_INLINE void softmax_backward_tile(
   }
 }
 
+// dqueries of a tile, and its part of dkeys and dvalues, from p and ds.
+HWY_INLINE void tile_gradients(
+    int64_t first,
+    int64_t count,
+    int64_t length,
+    const Padding& padding,
+    const BackwardMemory& memory) {
+  const int64_t wide = padding.head;
+  const int64_t stride = padding.stride;
+  const Extent to_queries{length, wide, count};
+  const bool add = first > 0;
+  multiply(
+      {memory.ds, stride, 1},
+      {memory.keys, wide},
+      {count, wide, length},
+      memory.dqueries,
+      wide,
+      false);
+  multiply(
+      {memory.ds, 1, stride},
+      {memory.queries, wide},
+      to_queries,
+      memory.dkeys,
+      wide,
+      add);
+  multiply(
+      {memory.p, 1, stride},
+      {memory.dout, wide},
+      to_queries,
+      memory.dvalues,
+      wide,
+      add);
+}
+
 // One tile of queries: dq of its rows, and its part of dkeys and dvalues.
 template <typename T>
 HWY_INLINE void backward_tile(
@@ -139,9 +173,6 @@ HWY_INLINE void backward_tile(
   const T* dout = args.dout + token * hidden + head * dim;
   pack_rows(dout, hidden, count, dim, wide, 1.0f, memory.dout);
   const Extent to_keys{count, padding.columns, dim};
-  const Extent from_keys{count, wide, length};
-  const Extent to_queries{length, wide, count};
-  const bool add = first > 0;
 
   multiply(
       {memory.queries, wide, 1},
@@ -158,27 +189,7 @@ HWY_INLINE void backward_tile(
       stride,
       false);
   softmax_backward_tile(args, sequence, head, first, count, padding, memory);
-  multiply(
-      {memory.ds, stride, 1},
-      {memory.keys, wide},
-      from_keys,
-      memory.dqueries,
-      wide,
-      false);
-  multiply(
-      {memory.ds, 1, stride},
-      {memory.queries, wide},
-      to_queries,
-      memory.dkeys,
-      wide,
-      add);
-  multiply(
-      {memory.p, 1, stride},
-      {memory.dout, wide},
-      to_queries,
-      memory.dvalues,
-      wide,
-      add);
+  tile_gradients(first, count, length, padding, memory);
   for (int64_t i = 0; i < count; ++i) {
     unpack_row(
         memory.dqueries + i * wide,

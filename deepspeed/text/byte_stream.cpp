@@ -36,8 +36,9 @@ FileStamp checked_stamp(const std::string& path, const struct stat& info) {
   if (!S_ISREG(info.st_mode)) {
     throw Error(
         ExitCode::no_input,
-        S_ISDIR(info.st_mode) ? "is a folder, not a file"
-                              : "is a pipe or a device, not a regular file",
+        S_ISDIR(info.st_mode)
+            ? "a folder, not a file"
+            : "a pipe or a device, not a file that can be read again",
         path,
         S_ISDIR(info.st_mode) ? "" : "write the text to a file first");
   }

@@ -256,7 +256,10 @@ void build_cache(
   }
   if (writer.samples() == 0) {
     throw base::Error(
-        base::ExitCode::data, "there is no text in it", recipe.source, "");
+        base::ExitCode::data,
+        "there is no text in it",
+        recipe.source,
+        "each line that is not empty is a sample");
   }
   warn_of(reader.counts(), recipe.source);
   writer.finish(key);

@@ -102,7 +102,7 @@ Json tiny_tokenizer_json() {
       {"byte_fallback", false},
       {"ignore_merges", false},
       {"vocab", tiny_vocab()},
-      {"merges", {{"a", "b"}, {"ab", "c"}, {"Ġ", "ab"}}}};
+      {"merges", Json::parse(R"([["a", "b"], ["ab", "c"], ["Ġ", "ab"]])")}};
   return json;
 }
 
@@ -217,7 +217,7 @@ TEST(Tokenizer, BothKindsOfFilesGiveTheSame) {
   const auto two = from_two(tiny_vocab().dump());
   Json json = tiny_tokenizer_json();
   const auto pairs = from_json(json);
-  json["model"]["merges"] = {"a b", "ab c", "Ġ ab"};
+  json["model"]["merges"] = Json::array({"a b", "ab c", "Ġ ab"});
   const auto lines = from_json(json);
   EXPECT_EQ(two->fingerprint(), pairs->fingerprint());
   EXPECT_EQ(two->fingerprint(), lines->fingerprint());
@@ -290,7 +290,8 @@ TEST(Tokenizer, DamagedVocabulariesAreRefused) {
   lacks.erase(letter(7));
   vocab_error(lacks.dump(), "for the byte 7");
   Json renamed;
-  for (const auto& [token, id] : tiny_vocab().items()) {
+  const Json vocab = tiny_vocab();
+  for (const auto& [token, id] : vocab.items()) {
     renamed[token == "<mask>" ? "[MASK]" : token] = id;
   }
   vocab_error(renamed.dump(), "no special token <mask>");
@@ -372,7 +373,7 @@ TEST(Tokenizer, DamagedTokenizerJsonIsRefused) {
   damaged("/added_tokens/0/content", "", "is empty");
   damaged("/added_tokens/1", tiny_tokenizer_json()["added_tokens"][0], "twice");
   damaged("/added_tokens/0/special", false, "no special token <s>");
-  damaged("/model/merges/0", {"a"}, "expected ','");
+  damaged("/model/merges/0", Json::array({"a"}), "expected ','");
   damaged("/model/merges/0", "a", "not two tokens");
   damaged("/model/vocab", {{"a", 0}}, "gap");
   Json json = tiny_tokenizer_json();

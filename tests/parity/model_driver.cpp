@@ -1,6 +1,7 @@
 // Runs the model on given weights and batches, for comparison with Python.
 //
-//   model_driver CONFIG.json WEIGHTS.pt BATCHES.jsonl OUT.pt MODE [DTYPE] [IMPL]
+//   model_driver CONFIG.json WEIGHTS.pt BATCHES.jsonl OUT.pt MODE [DTYPE]
+//   [IMPL]
 //
 // MODE `gradients` writes {"losses": [...], "gradients": [{name: tensor}...]},
 // one for each batch; MODE `train` does a step of Adam on each batch and writes
