@@ -375,7 +375,7 @@ TEST(Tokenizer, DamagedTokenizerJsonIsRefused) {
   damaged("/added_tokens/0/special", false, "no special token <s>");
   damaged("/model/merges/0", Json::array({"a"}), "expected ','");
   damaged("/model/merges/0", "a", "not two tokens");
-  damaged("/model/vocab", {{"a", 0}}, "gap");
+  damaged("/model/vocab", {{"a", 9}}, "gap");
   Json json = tiny_tokenizer_json();
   json["model"].erase("vocab");
   expect_error([&] { from_json(json); }, ExitCode::data, "\"vocab\"");
