@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "deepspeed/base/error.h"
@@ -39,6 +40,16 @@ std::string parent_folder(const std::string& path) {
 
 bool is_temporary_name(std::string_view name) {
   return name.find(kTemporaryMark) != std::string_view::npos;
+}
+
+void remove_temporary_files(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(folder, ignored)) {
+    if (is_temporary_name(entry.path().filename().string())) {
+      std::filesystem::remove(entry.path(), ignored);
+    }
+  }
 }
 
 void sync_folder(const std::string& path) {

@@ -59,4 +59,8 @@ std::string parent_folder(const std::string& path);
 // True for names that AtomicFile uses while writing.
 bool is_temporary_name(std::string_view name);
 
+// Removes what a killed process left half written in a folder, as far as it
+// can. Only for a folder that no other process is writing to.
+void remove_temporary_files(const std::string& folder);
+
 } // namespace deepspeed::base

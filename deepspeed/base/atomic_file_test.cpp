@@ -78,6 +78,16 @@ TEST(AtomicFile, NamesTheFolderThatIsMissing) {
   }
 }
 
+TEST(RemoveTemporaryFiles, LeavesWholeFiles) {
+  TemporaryFolder folder;
+  write_file_atomically(folder.path() + "/whole", "1");
+  write_file_atomically(folder.path() + "/half.tmp-1234-0", "2");
+  remove_temporary_files(folder.path());
+  EXPECT_TRUE(std::filesystem::exists(folder.path() + "/whole"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() + "/half.tmp-1234-0"));
+  remove_temporary_files(folder.path() + "/none"); // nothing to do
+}
+
 TEST(ReadFile, RefusesWhatIsTooLarge) {
   TemporaryFolder folder;
   const std::string path = folder.path() + "/a";

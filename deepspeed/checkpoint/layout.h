@@ -18,6 +18,7 @@ inline constexpr std::string_view kGitDiffFile = "gitdiff.log";
 inline constexpr std::string_view kTensorBoardFolder = "tb_dir";
 inline constexpr std::string_view kMetricsFile = "metrics.jsonl";
 inline constexpr std::string_view kReportFile = "report.html";
+inline constexpr std::string_view kLossCurveFile = "loss_curve.svg";
 
 // A model folder of transformers.
 inline constexpr std::string_view kModelConfigFile = "config.json";

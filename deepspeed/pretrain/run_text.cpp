@@ -1,14 +1,18 @@
 // What a run says about itself before its first and after its last step.
 #include "deepspeed/pretrain/run_text.h"
 
+#include <cmath>
 #include <filesystem>
 
+#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/kernels/isa.h"
 #include "deepspeed/report/html_report.h"
 #include "deepspeed/report/metrics.h"
 #include "deepspeed/report/stop_signal.h"
+#include "deepspeed/report/svg_plot.h"
 #include "deepspeed/report/system_info.h"
 #include "deepspeed/report/text_format.h"
 
@@ -64,6 +68,19 @@ report::Rows settings_rows(report::Settings settings) {
     }
   }
   return rows;
+}
+
+std::vector<report::Point> curve(
+    const std::vector<report::MetricsRecord>& metrics,
+    const std::string& name) {
+  std::vector<report::Point> points;
+  for (const report::MetricsRecord& record : metrics) {
+    const double value = record.value(name);
+    if (std::isfinite(value)) {
+      points.push_back({static_cast<double>(record.step), value});
+    }
+  }
+  return points;
 }
 
 std::string shown(const std::optional<double>& value) {
@@ -153,6 +170,10 @@ void write_report(const RunResult& result) {
         {"Processor", machine_text()},
         {"Peak memory", report::format_bytes(report::peak_memory())}};
     report::write_html_report(result.experiment.report_path(), page);
+    base::write_file_atomically(
+        checkpoint::join(result.experiment.path(), checkpoint::kLossCurveFile),
+        report::loss_curve_svg(
+            curve(page.metrics, "loss"), curve(page.metrics, "eval_loss")));
   } catch (const base::Error& error) {
     base::log_warning("no report was written\n" + error.report());
   }

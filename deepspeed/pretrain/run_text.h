@@ -38,7 +38,7 @@ struct RunResult {
 
 report::EndSummary end_summary(const RunResult& result);
 
-// report.html in the experiment folder. A report that cannot be written gives a
+// report.html and loss_curve.svg in the experiment folder. A report that cannot be written gives a
 // warning.
 void write_report(const RunResult& result);
 

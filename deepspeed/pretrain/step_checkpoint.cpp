@@ -198,23 +198,12 @@ LoopState load_loop_state(
   return state;
 }
 
-struct OpenCheckpoint {
-  Value file;
-  int64_t step = 0;
-  std::string path;
-};
-
-OpenCheckpoint open_latest(const std::string& folder) {
-  const auto latest = checkpoint::latest_whole_checkpoint(folder);
+checkpoint::LatestCheckpoint open_latest(const std::string& folder) {
+  auto latest = checkpoint::latest_whole_checkpoint(folder);
   for (const std::string& line : latest.skipped) {
-    base::log_warning(line);
+    base::log_warning("passed over a checkpoint that is not whole: " + line);
   }
-  // latest_whole_checkpoint() has just compared the checksums.
-  return {
-      checkpoint::load_torch_file(
-          latest.file.path, {.verify_checksums = false}),
-      latest.file.step,
-      latest.file.path};
+  return latest;
 }
 
 } // namespace
@@ -239,7 +228,9 @@ void SingleProcessModel::save(
 }
 
 LoopState SingleProcessModel::load(const std::string& folder) {
-  const auto [file, step, path] = open_latest(folder);
+  const checkpoint::LatestCheckpoint latest = open_latest(folder);
+  const auto& [step, path] = latest.file;
+  const Value& file = latest.value;
   const LoopState state = load_loop_state(file, step, path);
   load_model(
       at(file, "model", path), model_->state_dict_entries(), parameters_, path);
@@ -250,10 +241,13 @@ LoopState SingleProcessModel::load(const std::string& folder) {
 void load_step_checkpoint_weights(
     const std::string& folder,
     bert::RobertaForMaskedLMImpl& model) {
-  const auto [file, step, path] = open_latest(folder);
+  const checkpoint::LatestCheckpoint latest = open_latest(folder);
   flat::FlatParameters parameters(model, at::kFloat);
   load_model(
-      at(file, "model", path), model.state_dict_entries(), parameters, path);
+      at(latest.value, "model", latest.file.path),
+      model.state_dict_entries(),
+      parameters,
+      latest.file.path);
 }
 
 std::vector<bert::NamedTensor> SingleProcessModel::weights() const {

@@ -151,6 +151,7 @@ Experiment Experiment::open(const std::string& folder) {
     throw base::system_error(
         ExitCode::cannot_create, "cannot write to the folder", path, errno);
   }
+  base::remove_temporary_files(path);
   make_folders(experiment.events_path());
   return experiment;
 }
