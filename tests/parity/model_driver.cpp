@@ -14,6 +14,7 @@
 #include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/optim/adam.h"
 #include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/pretrain/model_files.h"
 
 using namespace deepspeed;
 using checkpoint::Value;
@@ -59,7 +60,22 @@ Value tensors_of(
   return dict;
 }
 
+int write_logits(const std::vector<std::string>& arguments) {
+  pretrain::LoadedModel loaded = pretrain::load_model(arguments[0], "");
+  checkpoint::List logits;
+  pretrain::FileTensors files;
+  std::ifstream batches(arguments[1]);
+  for (std::string line; std::getline(batches, line);) {
+    logits.emplace_back(files.add(loaded.model->logits(read_batch(line))));
+  }
+  checkpoint::save_torch_file(arguments[2], Value(std::move(logits)));
+  return 0;
+}
+
 int run(const std::vector<std::string>& arguments) {
+  if (arguments.size() == 3) {
+    return write_logits(arguments);
+  }
   const auto argument = [&](size_t i, const char* otherwise) {
     return i < arguments.size() ? arguments[i] : std::string(otherwise);
   };

@@ -3,21 +3,21 @@
 Run by pytest with the peers' python4 (transformers 4). DS_BIN is the folder of
 the built programs."""
 import json
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="peers not installed")
+transformers = pytest.importorskip(
+    "transformers", reason="the Python peers are not installed: no transformers")
 if not transformers.__version__.startswith("4."):
     pytest.skip("needs transformers 4, which ties lm_head.bias",
                 allow_module_level=True)
 
 import hello_model  # noqa: E402
+from small_run import BIN, require  # noqa: E402
 
-BIN = Path(os.environ.get("DS_BIN", "build/bin"))
+require("model_driver")
 SHAPE = dict(layers=2, heads=4, ff=96, hidden=64, vocab=1000)
 
 
