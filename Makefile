@@ -1,6 +1,9 @@
 # The front door. Each target sets up what it needs; `make help` lists them.
 TORCH_ROOT ?= $(CURDIR)/.deps/site/torch
 PEERS := $(or $(PEERS_ROOT),.peers)
+PYTEST := -B -m pytest -q -p no:cacheprovider
+# What differs between transformers 5 (python) and 4 (python4).
+PARITY4 := model checkpoint export
 SECONDS ?= 60
 PREFIX ?= /usr/local
 
@@ -40,9 +43,12 @@ unit-test: build data ## the C++ tests, the lints' tests, the install test
 # After the unit tests, so that the two never share the cores.
 parity: unit-test ## compare with the Python peers, when they are there
 	@if [ -x $(PEERS)/bin/python4 ]; then \
-		DS_BIN=$(CURDIR)/build/bin $(PEERS)/bin/python4 -B -m pytest -q \
-			-p no:cacheprovider --junitxml build/parity_results.xml \
-			tests/parity/*_parity.py; \
+		export DS_BIN=$(CURDIR)/build/bin DS_DATA=$(CURDIR)/data; status=0; \
+		$(PEERS)/bin/python $(PYTEST) --junitxml build/parity_results.xml \
+			tests/parity/*_parity.py || status=1; \
+		$(PEERS)/bin/python4 $(PYTEST) --junitxml build/parity4_results.xml \
+			$(PARITY4:%=tests/parity/%_parity.py) || status=1; \
+		exit $$status; \
 	else \
 		echo "parity tests: NOT RUN, the Python peers are not installed" \
 			"(make peers)"; \

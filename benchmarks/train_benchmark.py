@@ -49,7 +49,9 @@ def run_peer(batches, steps, train_bert):
     if train_bert:
         command += ["--train_bert", train_bert]
     output = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in output.stdout.splitlines()]
+    # Imports of the program may print lines of their own.
+    return [json.loads(line) for line in output.stdout.splitlines()
+            if line.startswith('{"step"')]
 
 
 def rate(rows, seconds_of):

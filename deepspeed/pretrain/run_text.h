@@ -38,8 +38,8 @@ struct RunResult {
 
 report::EndSummary end_summary(const RunResult& result);
 
-// report.html and loss_curve.svg in the experiment folder. A report that cannot be written gives a
-// warning.
+// report.html and loss_curve.svg in the experiment folder. A report that cannot
+// be written gives a warning.
 void write_report(const RunResult& result);
 
 } // namespace deepspeed::pretrain
