@@ -62,26 +62,25 @@ class EncoderLayer : public Block {
     return arguments_.parameters->tensors[which];
   }
 
-  NormInputs attention_norm() const {
+  // The LayerNorm behind the product with the bias `bias`: its weight and bias
+  // are the next two parameters.
+  NormInputs norm_after(LayerParameter bias, const kernels::Dropout& dropout)
+      const {
     NormInputs inputs;
-    inputs.bias = parameter(kAttentionOutputBias);
-    inputs.gamma = parameter(kAttentionNormWeight);
-    inputs.beta = parameter(kAttentionNormBias);
+    inputs.bias = parameter(bias);
+    inputs.gamma = parameter(bias + 1);
+    inputs.beta = parameter(bias + 2);
     inputs.eps = arguments_.layer_norm_eps;
-    inputs.dropout = arguments_.attention_output_dropout;
+    inputs.dropout = dropout;
     inputs.tokens = arguments_.batch->token_keys();
     return inputs;
   }
-
+  NormInputs attention_norm() const {
+    return norm_after(
+        kAttentionOutputBias, arguments_.attention_output_dropout);
+  }
   NormInputs output_norm() const {
-    NormInputs inputs;
-    inputs.bias = parameter(kOutputBias);
-    inputs.gamma = parameter(kOutputNormWeight);
-    inputs.beta = parameter(kOutputNormBias);
-    inputs.eps = arguments_.layer_norm_eps;
-    inputs.dropout = arguments_.output_dropout;
-    inputs.tokens = arguments_.batch->token_keys();
-    return inputs;
+    return norm_after(kOutputBias, arguments_.output_dropout);
   }
 
   // [t, 3h]; each product goes into its columns.

@@ -3,6 +3,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/bert/config.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
@@ -56,6 +57,16 @@ void check_tokenizer(
             std::to_string(vocab_size),
         folder,
         "use a tokenizer with at most that many ids");
+  }
+  // RoBERTa counts positions from the id of <pad> + 1; ours start at 2.
+  const int64_t pad = bert::RobertaConfig{}.pad_token_id;
+  if (tokenizer.special().pad != pad) {
+    throw base::Error(
+        base::ExitCode::config,
+        "the id of <pad> is " + std::to_string(tokenizer.special().pad) +
+            ", but RoBERTa's is " + std::to_string(pad),
+        folder,
+        "number the special tokens as roberta-base does");
   }
 }
 

@@ -80,7 +80,6 @@ Run::~Run() = default;
 bert::RobertaOptions Run::model_options() const {
   bert::RobertaOptions options;
   options.config = model_config(settings_.model);
-  options.config.pad_token_id = data_->tokenizer()->special().pad;
   options.implementation = settings_.machine.implementation == "reference"
       ? bert::Implementation::reference
       : bert::Implementation::fast;
@@ -167,6 +166,10 @@ std::optional<double> Run::gradient_scale(
   const double max_norm = settings_.optimizer.max_grad_norm;
   if (max_norm > 0 || (step_ + 1) % settings_.run.log_every == 0) {
     gradient_norm_ = optim::gradient_norm(parameters);
+  }
+  // A norm that is only there to be logged decides nothing: the run must not
+  // depend on --log_every.
+  if (max_norm > 0) {
     finite_ = finite_ && std::isfinite(gradient_norm_);
   }
   if (finite_) {

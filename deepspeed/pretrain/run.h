@@ -54,9 +54,9 @@ class Run {
   std::shared_ptr<const bert::Batch> next_batch();
   void add_loss(const at::Tensor& loss);
   // What the gradients are to be multiplied by: 1, or less to clip them to
-  // --max_grad_norm. Nothing if a loss or the norm is not finite: then the
-  // update is left out, and after 10 such steps in a row the run gives up with
-  // an Error(internal).
+  // --max_grad_norm. Nothing if a loss or the norm to clip is not finite: then
+  // the update is left out, and after 10 such steps in a row the run gives up
+  // with an Error(internal).
   std::optional<double> gradient_scale(const flat::FlatParameters& parameters);
   // Of this step's update.
   double learning_rate() const;
