@@ -31,10 +31,11 @@ int run_with_arguments(CLI::App& app, int argc, char** argv, Program program) {
         flags.push_back("--" + name);
       }
     }
-    const std::string nearest = base::nearest_name(unknown[0], flags);
+    const std::string flag = unknown[0].substr(0, unknown[0].find('='));
+    const std::string nearest = base::nearest_name(flag, flags);
     throw base::Error(
         base::ExitCode::usage,
-        "unknown argument " + unknown[0],
+        "unknown argument " + flag,
         "",
         nearest.empty() ? "see --help" : "did you mean " + nearest + "?");
   }

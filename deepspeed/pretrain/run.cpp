@@ -70,8 +70,6 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
     experiment_ =
         report::Experiment::create(settings_.folders.checkpoint_dir, settings_);
     base::log_info("experiment folder: " + experiment_->path());
-  } else {
-    experiment_->save_settings(settings_);
   }
 }
 
@@ -109,6 +107,10 @@ void Run::start(TrainedModel& trained) {
         "resuming after step " + std::to_string(state.step) + " of " +
         std::to_string(settings_.run.num_iterations));
     saved_step_ = state.step;
+    if (experiment_) {
+      // Not before: a run that cannot go on leaves the folder as it was.
+      experiment_->save_settings(settings_);
+    }
   }
   step_ = state.step;
   first_step_ = state.step;
