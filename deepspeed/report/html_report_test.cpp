@@ -3,9 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cmath>
 #include <limits>
-#include <regex>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/temporary_folder.h"
@@ -25,18 +25,29 @@ size_t count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
-// Whether every element is closed, in order: what an XML reader asks for.
+// Whether every element is closed, in order: what an XML reader asks for. (Not
+// with std::regex, whose recursion is as deep as the text is long.)
 bool is_balanced(const std::string& xml) {
   std::vector<std::string> open;
-  const std::regex tag(R"(<(/?)([a-zA-Z0-9]+)[^<>]*?(/?)>)");
-  for (std::sregex_iterator at(xml.begin(), xml.end(), tag), end; at != end;
-       ++at) {
-    if ((*at)[3].length() > 0) {
-      continue;
+  for (size_t at = xml.find('<'); at != std::string::npos;
+       at = xml.find('<', at + 1)) {
+    const size_t end = xml.find('>', at);
+    if (end == std::string::npos) {
+      return false;
     }
-    if ((*at)[1].length() == 0) {
-      open.push_back((*at)[2]);
-    } else if (open.empty() || open.back() != (*at)[2]) {
+    const bool closes = xml[at + 1] == '/';
+    const size_t first = at + (closes ? 2 : 1);
+    size_t last = first;
+    while (std::isalnum(static_cast<unsigned char>(xml[last]))) {
+      ++last;
+    }
+    const std::string name = xml.substr(first, last - first);
+    if (name.empty() || xml[end - 1] == '/') {
+      continue; // <!doctype> or <path/>
+    }
+    if (!closes) {
+      open.push_back(name);
+    } else if (open.empty() || open.back() != name) {
       return false;
     } else {
       open.pop_back();
