@@ -40,10 +40,12 @@ unit-test: build data ## the C++ tests, the lints' tests, the install test
 	ctest --test-dir build --output-on-failure --no-tests=error \
 		--output-junit test_results.xml
 
-# After the unit tests, so that the two never share the cores.
+# After the unit tests, so that the two never share the cores. One thread: the
+# tensors are small, and threads that wait for each other cost minutes.
 parity: unit-test ## compare with the Python peers, when they are there
 	@if [ -x $(PEERS)/bin/python4 ]; then \
-		export DS_BIN=$(CURDIR)/build/bin DS_DATA=$(CURDIR)/data; status=0; \
+		export DS_BIN=$(CURDIR)/build/bin DS_DATA=$(CURDIR)/data \
+			OMP_NUM_THREADS=1; status=0; \
 		$(PEERS)/bin/python $(PYTEST) --junitxml build/parity_results.xml \
 			tests/parity/*_parity.py || status=1; \
 		$(PEERS)/bin/python4 $(PYTEST) --junitxml build/parity4_results.xml \
