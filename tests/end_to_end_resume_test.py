@@ -162,6 +162,7 @@ class Stopped(EndToEndTest):
         # Steps that take a while: the second signal comes within the first one.
         process, folder = self.launch_train(
             "--num_iterations=60", "--gradient_accumulation_steps=500")
+        self.wait(process, (folder / "metrics.jsonl").exists)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
