@@ -257,10 +257,9 @@ class Disk(DamageTest):
     def test_the_last_checkpoint_finds_no_room(self):
         folder = self.train("--num_iterations=2")
         before = contents(folder)[checkpoint(folder, 2)]
-        # Python ignores SIGXFSZ; the program then sees EFBIG.
+        # The signal of the limit is ignored, so the write fails with EFBIG.
         run = self.resume(
-            folder, "--num_iterations=3", code=74, preexec_fn=self.limited,
-            restore_signals=False)
+            folder, "--num_iterations=3", code=74, preexec_fn=self.limited)
         self.assertIn(str(checkpoint(folder, 3)), run.err)
         self.assertRegex(run.err, r"cannot write after \d+ bytes")
         self.assertEqual(steps_of(folder), [2])
@@ -273,7 +272,7 @@ class Disk(DamageTest):
         run = self.run_program(
             "train_bert", *self.new_flags(
                 "--num_iterations=10", "--checkpoint_every=2"),
-            code=74, preexec_fn=self.limited, restore_signals=False)
+            code=74, preexec_fn=self.limited)
         self.assertIn("warning: no checkpoint of step 2", run.err)
         self.assertIn("warning: no checkpoint of step 4", run.err)
         self.assertRegex(run.err, r"(?m)^step +6/10")

@@ -131,9 +131,9 @@ report::EndSummary end_summary(const RunResult& result) {
           report::format_duration(seconds);
   summary.loss = result.loss;
   summary.validation_loss = result.validation_loss;
-  for (const auto& record :
-       report::read_metrics(result.experiment.metrics_path())) {
-    summary.losses.push_back(record.value("loss"));
+  for (const report::Point& point :
+       curve(report::read_metrics(result.experiment.metrics_path()), "loss")) {
+    summary.losses.push_back(point.y);
   }
   summary.phases = result.phases;
   summary.rows.emplace_back("Report", result.experiment.report_path());

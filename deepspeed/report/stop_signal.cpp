@@ -44,6 +44,8 @@ void install_stop_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
     ::sigaction(signal, &action, nullptr);
   }
+  // A limit on file sizes (ulimit -f) is to fail a write, not to kill the run.
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 int stop_signal() {

@@ -7,6 +7,7 @@ namespace deepspeed::report {
 // first signal only sets a flag and says so on standard error; the loop
 // finishes its step, saves and exits with ExitCode::stopped. A second SIGINT
 // ends the process at once with code 130. The handlers are async-signal-safe.
+// SIGXFSZ is ignored: a write past the limit on file sizes fails instead.
 void install_stop_signals();
 
 // The signal that asked to stop, or 0.
