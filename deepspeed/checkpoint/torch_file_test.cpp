@@ -76,12 +76,12 @@ TEST_P(Golden, RoundTripKeepsTheTree) {
   EXPECT_EQ(dump(load_torch_file(path)).dump(), dump(value).dump());
 }
 
-TEST_P(Golden, RoundTripGivesTheSameBytes) {
+// The files in which no string stands twice: Python writes equal strings again
+// when they are not one object, and the bytes do not tell which were.
+class GoldenBytes : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenBytes, RoundTripGivesTheSameBytes) {
   const std::string name = GetParam();
-  if (name == "containers" || name == "two_layers") {
-    // Python writes equal strings again when they are not one object.
-    GTEST_SKIP();
-  }
   base::TemporaryFolder folder;
   const std::string path = folder.path() + "/" + name + ".pt";
   save_torch_file(path, load_torch_file(golden(name + ".pt")));
@@ -105,6 +105,11 @@ INSTANTIATE_TEST_SUITE_P(
     All,
     Golden,
     testing::Values("two_layers", "views", "dtypes", "containers", "records"),
+    [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    All,
+    GoldenBytes,
+    testing::Values("views", "dtypes", "records"),
     [](const auto& info) { return std::string(info.param); });
 
 TEST(TorchFile, ViewsShareTheirStorage) {

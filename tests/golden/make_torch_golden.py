@@ -132,7 +132,7 @@ def containers():
     }
 
 
-def stub(module, name, bases, body):
+def peer_class(module, name, bases, body):
     """A class that pickles under the name of one of DeepSpeed's."""
     for i in range(1, module.count(".") + 2):
         path = ".".join(module.split(".")[:i])
@@ -144,12 +144,13 @@ def stub(module, name, bases, body):
 
 
 def records():
-    scaler = stub("deepspeed.runtime.fp16.loss_scaler", "LossScaler", (), {})()
+    scaler = peer_class("deepspeed.runtime.fp16.loss_scaler", "LossScaler",
+                        (), {})()
     scaler.cur_scale, scaler.dynamic = 1.0, False
-    stage = stub("deepspeed.runtime.zero.config", "ZeroStageEnum",
-                 (enum.IntEnum,), {"disabled": 0, "optimizer_states": 1})
-    address = stub("deepspeed.utils.tensor_fragment", "fragment_address", (),
-                   {})()
+    stage = peer_class("deepspeed.runtime.zero.config", "ZeroStageEnum",
+                       (enum.IntEnum,), {"disabled": 0, "optimizer_states": 1})
+    address = peer_class("deepspeed.utils.tensor_fragment", "fragment_address",
+                         (), {})()
     address.numel, address.start = 8, 0
     return {"loss_scaler": scaler, "zero_stage": stage(1),
             "param_slice_mappings": [{"weight": address}]}
