@@ -3,7 +3,7 @@
 
 usage: peer_train.py BATCHES.jsonl [--train_bert PATH] [--steps N] [--seed N]
                      [--eval BATCHES.jsonl --eval_every N] [--threads N]
-                     [--packed]
+                     [--packed] [--device cuda]
 
 With --train_bert the unchanged train_bert.py of HelloDeepSpeed makes the model;
 without it, the same model is made from transformers (tests/parity). Batches are
@@ -108,9 +108,11 @@ def main():
     parser.add_argument("--eval_every", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--packed", action="store_true")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     torch.manual_seed(args.seed)
     if args.train_bert:
         model, forward = hello_deepspeed_model(args.train_bert)

@@ -1,6 +1,6 @@
 """HelloDeepSpeed's RobertaMLMModel, written from its description: what the C++
 model is compared with. Needs transformers 4, which ties lm_head.bias to the
-bias of the decoder."""
+bias of the decoder (with transformers 5 we tie them)."""
 import torch
 from transformers.models.roberta import RobertaConfig, RobertaModel
 from transformers.models.roberta.modeling_roberta import (
@@ -37,6 +37,7 @@ class HelloModel(RobertaPreTrainedModel):
         self.lm_head = RobertaLMHead(settings)
         self.lm_head.decoder.weight = (
             self.encoder.embeddings.word_embeddings.weight)
+        self.lm_head.decoder.bias = self.lm_head.bias  # as transformers 4 does
         self.lm_head.apply(self._init_weights)
 
     def forward(self, ids, attention_mask, masked, labels):
