@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <filesystem>
 
 #include "deepspeed/base/atomic_file.h"
@@ -18,6 +19,24 @@ namespace {
 constexpr std::string_view kStepPrefix = "checkpoint.iter_";
 constexpr std::string_view kStepSuffix = ".pt";
 
+constexpr size_t kMaxTagBytes = 128;
+constexpr std::string_view kBf16Prefix = "bf16_";
+constexpr std::string_view kFp16Prefix = "fp16_";
+constexpr std::string_view kShardPrefix = "zero_pp_rank_";
+constexpr std::string_view kModelPrefix = "mp_rank_";
+// Without tensor parallelism there is one part of the model.
+constexpr std::string_view kFirstModelPart = "_mp_rank_00";
+constexpr std::string_view kModelSuffix = "_model_states.pt";
+constexpr std::string_view kShardSuffix = "_optim_states.pt";
+constexpr std::string_view kUnfinishedPrefix = ".tmp-";
+constexpr std::string_view kTrashPrefix = ".trash-";
+
+// Of ASCII, whatever the locale.
+bool is_alphanumeric(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+      (c >= '0' && c <= '9');
+}
+
 // Loads the checkpoint; returns why it is not whole, or "" if it is.
 std::string load(const StepFile& file, Value* value) {
   try {
@@ -29,6 +48,90 @@ std::string load(const StepFile& file, Value* value) {
 }
 
 } // namespace
+
+std::string default_tag(int64_t global_steps) {
+  return "global_step" + std::to_string(global_steps);
+}
+
+bool is_tag(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxTagBytes &&
+      is_alphanumeric(text[0]) &&
+      std::all_of(text.begin(), text.end(), [](char c) {
+        return is_alphanumeric(c) || c == '.' || c == '_' || c == '-';
+      });
+}
+
+std::string shard_states_name(int rank, bool bf16) {
+  return std::string(bf16 ? kBf16Prefix : "") + std::string(kShardPrefix) +
+      std::to_string(rank) + std::string(kFirstModelPart) +
+      std::string(kShardSuffix);
+}
+
+ZeroFile parse_zero_file_name(std::string_view name) {
+  using Kind = ZeroFile::Kind;
+  if (name == kModelStatesFile) {
+    return {Kind::model_states, 0};
+  }
+  const bool is_model = name.ends_with(kModelSuffix);
+  if (!is_model && !name.ends_with(kShardSuffix)) {
+    return {};
+  }
+  if (name.starts_with("layer_") || name.starts_with("exp")) {
+    return {Kind::experts, 0};
+  }
+  if (name.starts_with(kModelPrefix)) {
+    return {Kind::model_parallel, 0};
+  }
+  for (const std::string_view prefix : {kBf16Prefix, kFp16Prefix}) {
+    if (name.starts_with(prefix)) {
+      name.remove_prefix(prefix.size());
+    }
+  }
+  if (!name.starts_with(kShardPrefix)) {
+    return {};
+  }
+  if (is_model) {
+    return {Kind::stage3_states, 0};
+  }
+  name.remove_prefix(kShardPrefix.size());
+  name.remove_suffix(kShardSuffix.size());
+  int rank = 0;
+  const auto [end, error] =
+      std::from_chars(name.data(), name.data() + name.size(), rank);
+  if (error != std::errc() || rank < 0) {
+    return {};
+  }
+  name.remove_prefix(static_cast<size_t>(end - name.data()));
+  if (name != kFirstModelPart) {
+    return {Kind::model_parallel, rank};
+  }
+  return {Kind::shard_states, rank};
+}
+
+std::string unfinished_tag_name(std::string_view tag, std::string_view run_id) {
+  return std::string(kUnfinishedPrefix) + std::string(tag) + "-" +
+      std::string(run_id);
+}
+
+std::string trash_tag_name(std::string_view tag, std::string_view run_id) {
+  return std::string(kTrashPrefix) + std::string(tag) + "-" +
+      std::string(run_id);
+}
+
+bool is_unfinished_name(std::string_view name) {
+  return name.starts_with(kUnfinishedPrefix) || name.starts_with(kTrashPrefix);
+}
+
+std::string weights_shard_name(std::string_view name, size_t i, size_t count) {
+  const size_t dot = name.rfind('.');
+  if (count == 1 || dot == std::string_view::npos) {
+    return std::string(name);
+  }
+  char part[64];
+  std::snprintf(part, sizeof part, "-%05zu-of-%05zu", i, count);
+  return std::string(name.substr(0, dot)) + part +
+      std::string(name.substr(dot));
+}
 
 std::string join(const std::string& folder, std::string_view name) {
   return (std::filesystem::path(folder) / name).string();

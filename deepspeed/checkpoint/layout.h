@@ -31,6 +31,54 @@ inline constexpr std::string_view kSpecialTokensFile =
 inline constexpr std::string_view kVocabFile = "vocab.json";
 inline constexpr std::string_view kMergesFile = "merges.txt";
 
+// Weights of torch.save and the indexes of weights in several files.
+inline constexpr std::string_view kTorchWeightsFile = "pytorch_model.bin";
+inline constexpr std::string_view kTorchIndexFile =
+    "pytorch_model.bin.index.json";
+inline constexpr std::string_view kSafetensorsIndexFile =
+    "model.safetensors.index.json";
+
+// A checkpoint folder of DeepSpeed: `latest`, the script, and FOLDER/TAG/...
+inline constexpr std::string_view kLatestFile = "latest";
+inline constexpr std::string_view kZeroScriptFile = "zero_to_fp32.py";
+inline constexpr std::string_view kModelStatesFile =
+    "mp_rank_00_model_states.pt";
+inline constexpr std::string_view kManifestFile = "ds_manifest.json";
+
+// "global_step7".
+std::string default_tag(int64_t global_steps);
+
+// True for [A-Za-z0-9][A-Za-z0-9._-]{0,127}: what we use as one part of a path.
+bool is_tag(std::string_view text);
+
+// "bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt", without "bf16_" for other
+// dtypes.
+std::string shard_states_name(int rank, bool bf16);
+
+// What a file of a tag's folder is.
+struct ZeroFile {
+  enum class Kind {
+    model_states, // kModelStatesFile
+    shard_states, // rank
+    stage3_states, // zero_pp_rank_*_model_states.pt
+    model_parallel, // mp_rank_01... or a shard of it
+    experts, // layer_*_expert_* and expp_rank_*
+    other,
+  };
+  Kind kind = Kind::other;
+  int rank = 0;
+};
+ZeroFile parse_zero_file_name(std::string_view name);
+
+// ".tmp-TAG-RUNID" while a checkpoint is written and ".trash-TAG-RUNID" while
+// one is removed, and whether a name is one of these.
+std::string unfinished_tag_name(std::string_view tag, std::string_view run_id);
+std::string trash_tag_name(std::string_view tag, std::string_view run_id);
+bool is_unfinished_name(std::string_view name);
+
+// "pytorch_model-00002-of-00010.bin" for 2 of 10, `name` itself for 1 of 1.
+std::string weights_shard_name(std::string_view name, size_t i, size_t count);
+
 // "FOLDER/NAME".
 std::string join(const std::string& folder, std::string_view name);
 
