@@ -85,9 +85,13 @@ class Checker : public nlohmann::json_sax<Json> {
     offset = position;
     problem = error.what();
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
-    const size_t colon = problem.find(": ");
-    if (colon != std::string::npos) {
-      problem = problem.substr(colon + 2);
+    // "[json.exception.out_of_range.406] number overflow parsing '1e400'"
+    for (const std::string_view end : {": ", "] "}) {
+      const size_t found = problem.find(end);
+      if (found != std::string::npos) {
+        problem = problem.substr(found + end.size());
+        break;
+      }
     }
     return false;
   }
@@ -105,12 +109,69 @@ class Checker : public nlohmann::json_sax<Json> {
   std::vector<std::set<std::string>> keys_;
 };
 
+// The offset behind the string or the comment that starts at `start`, or
+// `start` if neither does.
+size_t skip_string_or_comment(
+    std::string_view text,
+    size_t start,
+    bool comments) {
+  if (text[start] == '"') {
+    size_t i = start + 1;
+    while (i < text.size() && text[i] != '"') {
+      i += text[i] == '\\' ? 2 : 1;
+    }
+    return std::min(i + 1, text.size());
+  }
+  const std::string_view mark = text.substr(start, 2);
+  if (comments && (mark == "//" || mark == "/*")) {
+    const std::string_view end = mark == "//" ? "\n" : "*/";
+    const size_t found = text.find(end, start + 2);
+    return found == std::string_view::npos ? text.size() : found + end.size();
+  }
+  return start;
+}
+
+// Makes a space of each comma between a value and a closing bracket: offsets
+// stay what they are.
+std::string without_trailing_commas(std::string_view text, bool comments) {
+  constexpr size_t kNone = std::string_view::npos;
+  std::string result(text);
+  size_t comma = kNone; // behind a value, and nothing after it so far
+  char last = '['; // the last character that means something
+  for (size_t i = 0; i < text.size();) {
+    const size_t behind = skip_string_or_comment(text, i, comments);
+    const char c = text[i];
+    const bool is_string = c == '"';
+    if (behind > i && !is_string) {
+      i = behind;
+      continue;
+    }
+    i = std::max(behind, i + 1);
+    if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
+      continue;
+    }
+    if ((c == ']' || c == '}') && comma != kNone) {
+      result[comma] = ' ';
+    }
+    const bool after_value = last != '[' && last != '{' && last != ',';
+    comma = c == ',' && after_value ? i - 1 : kNone;
+    last = c;
+  }
+  return result;
+}
+
 } // namespace
 
 Json parse_json(
     std::string_view text,
     const std::string& source,
     const JsonOptions& options) {
+  if (options.trailing_commas) {
+    JsonOptions strict = options;
+    strict.trailing_commas = false;
+    return parse_json(
+        without_trailing_commas(text, options.comments), source, strict);
+  }
   Checker checker(options.max_depth);
   const bool good = Json::sax_parse(
       text,

@@ -41,6 +41,30 @@ TEST(Json, NamesThePlaceOfASyntaxError) {
   EXPECT_NE(report_of("\"\xff\""), "");
 }
 
+TEST(Json, RefusesNumbersBeyondADouble) {
+  EXPECT_EQ(
+      report_of("[\n1e400]"),
+      "error: not valid JSON: number overflow parsing '1e400'\n"
+      "  x.json:2:6\n");
+}
+
+TEST(Json, AllowsTrailingCommasOnRequest) {
+  JsonOptions options;
+  options.trailing_commas = true;
+  auto dump = [&](const std::string& text) {
+    return parse_json(text, "", options).dump();
+  };
+  EXPECT_EQ(
+      dump("{\"a\": [1, 2 , // two\n ], /* } */ \"b\": \",]\\\"\", }"),
+      "{\"a\":[1,2],\"b\":\",]\\\"\"}");
+  EXPECT_EQ(dump("[[1,],\"x\",]"), "[[1],\"x\"]");
+  for (const std::string text :
+       {"[,]", "{,}", "[1,,]", "[1],", ",", "{\"a\",}", "[1 /* ,]", "[\",]"}) {
+    EXPECT_THROW(parse_json(text, "", options), Error) << text;
+  }
+  EXPECT_NE(report_of("[1,]"), ""); // not without the request
+}
+
 TEST(Json, RefusesDeepNesting) {
   EXPECT_NE(
       report_of(std::string(100000, '[')).find("nested"), std::string::npos);

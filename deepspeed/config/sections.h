@@ -128,9 +128,9 @@ struct ZeroOptimization {
   int stage = 0; // 0, 1 or 2
   int64_t reduce_bucket_size = 500'000'000; // elements
   int64_t allgather_bucket_size = 500'000'000; // elements
-  // Reduce buckets while backward runs. DeepSpeed's default is false below
-  // stage 3; ours is true: the sums are the same bits either way.
-  bool overlap_comm = true;
+  // Reduce buckets while backward runs; absent: the engine chooses (DeepSpeed:
+  // false below stage 3). The sums are the same bits either way.
+  std::optional<bool> overlap_comm;
   bool reduce_scatter = true; // false: all-reduce, then keep the own part
   bool ignore_unused_parameters = true; // false: unused parameter = error
   OffloadOptimizer offload_optimizer;
