@@ -17,6 +17,7 @@ A job, where only the first three keys are required:
   param_groups   [{"names": [...], ...hyperparameters}]; all in one if absent
   load      {"dir": D, "tag": T, ...arguments of load_checkpoint}
   save      [{"after": step, "dir": D, "tag": T, "client_state": {...}, "final": F}]
+  mend_stage0    true: see Job.mend_stage0
   final     safetensors file to write: "fp32.NAME" is the fp32 weight,
             "exp_avg.NAME" a state of the optimizer, "module.NAME" the weight that
             the module computes with
@@ -135,6 +136,30 @@ class Job:
         self.engine, *_ = deepspeed.initialize(
             model=model, model_parameters=self.groups(), config=job["config"])
 
+        if job.get("mend_stage0"):
+            self.mend_stage0()
+
+    def mend_stage0(self):
+        """Undoes two faults of DeepSpeed's stage 0 in bf16 and fp16: its optimizer
+        makes a step with zero gradients before training (so Adam counts one step
+        too many, and weight decay acts once too often), and backward() forgets the
+        loss scale that step() divides by."""
+        wrapper = self.engine.optimizer
+        if hasattr(wrapper, "fp32_groups_flat"):  # FP16_Optimizer
+            masters = list(zip(wrapper.fp32_groups_flat, wrapper.fp16_groups))
+        elif hasattr(wrapper, "fp32_groups"):  # FP16_UnfusedOptimizer
+            masters = [(high, [low]) for pair in zip(
+                wrapper.fp32_groups, wrapper.fp16_groups) for high, low in zip(*pair)]
+        else:
+            return
+        with self.torch.no_grad():
+            for master, lows in masters:
+                master.copy_(self.torch.cat(
+                    [low.flatten() for low in lows]).view_as(master))
+        wrapper.optimizer.state.clear()
+        backward, wrapper_scale = self.engine.backward, self.scale
+        self.engine.backward = lambda loss: backward(loss * (wrapper_scale() or 1.0))
+
     def groups(self):
         groups = self.job.get("param_groups")
         if groups is None:
@@ -204,11 +229,8 @@ class Job:
                 for micro in range(accumulation)]
 
     def scale(self):
-        optimizer = self.engine.optimizer
-        for name in ("loss_scale", "cur_scale"):
-            if hasattr(optimizer, name):
-                return number(getattr(optimizer, name))
-        return 1.0
+        scale = getattr(self.engine.optimizer, "loss_scale", None)
+        return 1.0 if scale is None else number(scale)
 
     def write_final(self, path):
         """All ranks take part; rank 0 writes."""
@@ -286,6 +308,51 @@ class Job:
             offset = end
 
 
+def plain_operators():
+    """Stand-ins for DeepSpeed's compiled Adam, which it would build for minutes:
+    the same arithmetic in torch. What calls them stays DeepSpeed's own."""
+    from types import SimpleNamespace
+
+    import torch
+
+    import deepspeed.comm.torch
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from deepspeed.ops.op_builder.cpu import FusedAdamBuilder
+
+    @torch.no_grad()
+    def adam(p, g, m, v, lr, beta1, beta2, eps, step, decoupled, correct, decay):
+        g = g.float()
+        if not decoupled:
+            g = g + decay * p
+        m.mul_(beta1).add_(g, alpha=1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        first = 1 - beta1**step if correct else 1.0
+        second = 1 - beta2**step if correct else 1.0
+        update = (m / first) / ((v / second).sqrt() + eps)
+        if decoupled:
+            update += decay * p
+        p.sub_(lr * update)
+
+    def multi_tensor_adam(chunk, overflow, lists, lr, beta1, beta2, eps, step,
+                          decoupled, correct, decay):
+        for g, p, m, v in zip(*lists):
+            adam(p, g, m, v, lr, beta1, beta2, eps, step, decoupled, correct, decay)
+
+    modes = {}
+
+    def create_adam(number, lr, beta1, beta2, eps, decay, decoupled, log):
+        modes[number] = decoupled
+
+    def adam_update(number, step, lr, beta1, beta2, eps, decay, correct, p, g, m, v):
+        adam(p, g, m, v, lr, beta1, beta2, eps, step, modes[number], correct, decay)
+
+    FusedAdamBuilder.load = lambda self, verbose=True: SimpleNamespace(
+        multi_tensor_adam=multi_tensor_adam)
+    CPUAdamBuilder.load = lambda self, verbose=True: SimpleNamespace(
+        create_adam=create_adam, adam_update=adam_update, destroy_adam=modes.pop)
+    deepspeed.comm.torch.build_shm_op = lambda: None
+
+
 def worker():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what DeepSpeed prints is no answer
@@ -298,6 +365,7 @@ def worker():
     # DeepSpeed asks for processors with instructions for fp16; libtorch computes
     # the same without them.
     get_accelerator().is_fp16_supported = lambda: True
+    plain_operators()
     torch.set_num_threads(1)
     deepspeed.init_distributed("gloo", verbose=False)
     for line in sys.stdin:
