@@ -1,0 +1,231 @@
+// The program `deepspeed`.
+#include "deepspeed/launcher/launch.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/base/version.h"
+#include "deepspeed/launcher/child_process.h"
+#include "deepspeed/launcher/hostfile.h"
+#include "deepspeed/launcher/launch_options.h"
+#include "deepspeed/launcher/leftovers.h"
+#include "deepspeed/launcher/machine.h"
+#include "deepspeed/launcher/node_job.h"
+#include "deepspeed/launcher/rank_environment.h"
+
+namespace deepspeed::launcher {
+
+namespace {
+
+using base::Error;
+using base::ExitCode;
+
+constexpr int kDefaultPort = 29500; // DeepSpeed's
+constexpr const char* kLoopback = "127.0.0.1";
+
+// What is used, and where.
+struct Resources {
+  std::vector<Node> nodes;
+  bool from_hostfile = false;
+  std::vector<std::string> devices; // of CUDA_VISIBLE_DEVICES, if that counts
+};
+
+void warn(const LaunchOptions& options, const std::string& text) {
+  if (options.log_level <= LogLevel::warning) {
+    base::log_warning(text);
+  }
+}
+
+// The devices of CUDA_VISIBLE_DEVICES, numbers or UUIDs, up to the first "-1",
+// as CUDA reads it.
+std::vector<std::string> visible_devices() {
+  std::vector<std::string> devices;
+  const char* text = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::string device;
+  for (const char* c = text == nullptr ? "" : text;; ++c) {
+    if (*c != ',' && *c != '\0') {
+      device += *c == ' ' ? "" : std::string(1, *c);
+      continue;
+    }
+    if (device.empty() || device == "-1") {
+      return devices;
+    }
+    devices.push_back(device);
+    device.clear();
+    if (*c == '\0') {
+      return devices;
+    }
+  }
+}
+
+// Without a hostfile: the GPUs, or one slot for each NUMA node. A set
+// CUDA_VISIBLE_DEVICES counts only without filters, as in DeepSpeed.
+Resources local_resources(const LaunchOptions& options, Machine& machine) {
+  Resources resources;
+  Host host{.name = "localhost", .slots = machine.gpus};
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (machine.gpus > 0 && visible != nullptr) {
+    if (options.filter.empty()) {
+      resources.devices = visible_devices();
+      host.slots = static_cast<int>(resources.devices.size());
+      machine.gpus = host.slots; // none: the ranks run on the cores
+    } else {
+      warn(
+          options,
+          std::string("CUDA_VISIBLE_DEVICES=") + visible +
+              " is not used: --include, --exclude, --num_nodes or --num_gpus "
+              "says which devices to use");
+    }
+  }
+  if (machine.gpus == 0) {
+    host.any_slot = true;
+    host.slots = static_cast<int>(machine.numa_nodes.size());
+  }
+  resources.nodes = filter_resources({host}, options.filter);
+  return resources;
+}
+
+Resources find_resources(const LaunchOptions& options, Machine& machine) {
+  constexpr uint64_t kMost = 16 << 20;
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(options.hostfile, ignored)) {
+    const auto hosts = parse_hostfile(
+        base::read_file(options.hostfile, kMost), options.hostfile);
+    return {
+        .nodes = filter_resources(hosts, options.filter),
+        .from_hostfile = true};
+  }
+  if (options.hostfile != LaunchOptions().hostfile &&
+      !options.hostfile.empty()) {
+    warn(
+        options,
+        "no hostfile " + options.hostfile + ": only this machine is used");
+  }
+  return local_resources(options, machine);
+}
+
+NodeJob make_job(const LaunchOptions& options, const Resources& resources) {
+  NodeJob job{
+      .nodes = resources.nodes,
+      .node_rank = std::max(0, options.node_rank),
+      .master_addr = options.master_addr,
+      .master_port = options.master_port};
+  job.program = {
+      .script = options.script,
+      .arguments = options.arguments,
+      .module = options.module,
+      .no_python = options.no_python,
+      .local_rank = !options.no_local_rank};
+  job.environment = own_environment();
+  job.devices = resources.devices;
+  job.bind_cores = options.bind_cores;
+  job.bind_core_list = options.bind_core_list;
+  job.rank_log_folder = options.rank_log_folder;
+  job.log_level = options.log_level;
+  if (options.grace_period) {
+    const std::chrono::duration<double> grace(*options.grace_period);
+    job.supervisor = {.failure_grace = grace, .stop_grace = grace};
+  }
+  job.max_restarts = options.max_restarts;
+  return job;
+}
+
+void add_environment_files(const LaunchOptions& options, NodeJob& job) {
+  std::vector<std::string> warnings;
+  for (const auto& [name, value] : read_environment_files(warnings)) {
+    set_variable(job.environment, name, value);
+  }
+  for (const std::string& text : warnings) {
+    warn(options, text);
+  }
+}
+
+// /tmp/PID.deepspeed with the process id in it, as DeepSpeed writes it, while
+// the launcher runs.
+class PidFile {
+ public:
+  PidFile() : path_("/tmp/" + std::to_string(::getpid()) + ".deepspeed") {
+    const int fd =
+        ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const std::string text = std::to_string(::getpid());
+    if (fd < 0 || ::write(fd, text.data(), text.size()) < 0) {
+      throw base::system_error(
+          ExitCode::cannot_create, "cannot make the pid file", path_, errno);
+    }
+    ::close(fd);
+  }
+  ~PidFile() {
+    ::unlink(path_.c_str());
+  }
+  PidFile(const PidFile&) = delete;
+  PidFile& operator=(const PidFile&) = delete;
+
+ private:
+  const std::string path_;
+};
+
+int run_on_this_host(
+    const LaunchOptions& options,
+    NodeJob job,
+    const Machine& machine) {
+  const bool alone = job.nodes.size() == 1;
+  if (options.no_ssh && job.node_rank >= static_cast<int>(job.nodes.size())) {
+    throw Error(
+        ExitCode::usage,
+        "--node_rank " + std::to_string(job.node_rank) + ", but there are " +
+            std::to_string(job.nodes.size()) + " nodes",
+        "--node_rank",
+        "nodes count from 0 in the order of the hostfile");
+  }
+  if (job.master_addr.empty()) {
+    if (!alone) {
+      throw Error(
+          ExitCode::usage,
+          "--no_ssh with several nodes needs the address of the first",
+          "--master_addr",
+          "add --master_addr ADDRESS on each node");
+    }
+    job.master_addr = kLoopback;
+  }
+  if (job.master_port == 0 && job.master_addr != kLoopback) {
+    job.master_port = kDefaultPort;
+  }
+  if (alone) {
+    job.job_id = random_id();
+  }
+  job.on_terminal = true;
+  SignalSource signals;
+  OutputRelay relay;
+  return run_node(job, machine, relay, signals);
+}
+
+} // namespace
+
+int launch(int argc, char** argv) {
+  const LaunchOptions options = parse_launch_options({argv + 1, argv + argc});
+  if (options.help || options.version) {
+    const std::string text = options.help
+        ? launch_help()
+        : "deepspeed " + std::string(base::kVersion) + "\n";
+    std::fputs(text.c_str(), stdout);
+    return 0;
+  }
+  Machine machine = this_machine();
+  const Resources resources = find_resources(options, machine);
+  NodeJob job = make_job(options, resources);
+  add_environment_files(options, job);
+  std::optional<PidFile> pid_file;
+  if (options.save_pid) {
+    pid_file.emplace();
+  }
+  return run_on_this_host(options, std::move(job), machine);
+}
+
+} // namespace deepspeed::launcher

@@ -1,0 +1,108 @@
+// Watches processes that belong together: all go on, or all stop.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/output_relay.h"
+#include "deepspeed/launcher/signal_source.h"
+
+namespace deepspeed::launcher {
+
+// A rank of this host, or the connection to another host.
+struct Child {
+  std::string title; // "rank 3", "host w1"
+  std::string host;
+  pid_t pid = 0; // and process group
+  std::shared_ptr<LineTail> tail; // its last lines
+  std::string log_file = {}; // where its output went instead, or ""
+  // Another host: signals go as letters through this pipe, after what waits in
+  // `outbox`. Not open for a rank of this host.
+  FileDescriptor control = {};
+  std::string outbox = {};
+
+  // After its end.
+  bool ended = false;
+  int status = 0; // as waitpid() gives it
+
+  bool remote() const {
+    return control.is_open();
+  }
+  // 128 + signal, or its exit code; 69 if the connection to a host broke.
+  int exit_code() const;
+};
+
+// What became of them.
+struct Outcome {
+  int exit_code = 0;
+  int failed = -1; // index of the child that failed first, or -1
+  bool stopped = false; // a signal to the launcher asked for it
+};
+
+struct SupervisorOptions {
+  std::chrono::duration<double> failure_grace{5};
+  std::chrono::duration<double> stop_grace{30};
+};
+
+// The rules:
+// - A child that ends with neither 0 nor 75 has failed. SIGTERM goes to all
+//   others at once, SIGKILL after `failure_grace`. A rank that ends with 69
+//   (it lost a peer) gets half a second to find one with a better reason.
+// - SIGTERM, SIGINT, SIGHUP, SIGQUIT to the launcher: each child gets it once,
+//   SIGKILL after `stop_grace`. A second SIGINT kills at once. Then the exit
+//   code is 75 or 0 if every child says so, else 128 + signal.
+// - SIGUSR1 and SIGUSR2 are passed on. SIGTSTP stops and SIGCONT continues all.
+// - kLauncherLost: SIGTERM, SIGKILL after at most two seconds.
+// One thread: the one that started the children.
+class Supervisor {
+ public:
+  Supervisor(
+      std::vector<Child>& children,
+      OutputRelay& relay,
+      SignalSource& signals,
+      const SupervisorOptions& options);
+
+  // Until every child has ended.
+  Outcome run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+
+  void on_signal(int number);
+  void request_stop(int number, Seconds grace);
+  void suspend();
+  void reap();
+  void judge(const std::vector<size_t>& ended);
+  void stop_after_failure();
+  void on_time();
+  void kill_all();
+  void send(Child& child, int number);
+  void write_outboxes();
+  void send_all(int number);
+  size_t running() const;
+  std::chrono::milliseconds time_to_wait() const;
+  Outcome outcome() const;
+
+  std::vector<Child>& children_;
+  OutputRelay& relay_;
+  SignalSource& signals_;
+  const SupervisorOptions options_;
+  int requested_ = 0; // the signal that asked for the end
+  int failed_ = -1; // index of the child to blame
+  bool stopping_ = false; // because of the failure
+  std::optional<Clock::time_point> settle_at_; // end of the wait for a reason
+  std::optional<Clock::time_point> kill_at_;
+  std::optional<Clock::time_point> give_up_at_; // after SIGKILL
+};
+
+// "was killed by signal 9 (SIGKILL)", "ended with exit code 3".
+std::string describe_end(const Child& child);
+
+} // namespace deepspeed::launcher

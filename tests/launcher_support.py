@@ -1,0 +1,119 @@
+"""What the tests of the launcher share: ranks made of small scripts, runs of
+`deepspeed`, and a look at which processes are left.
+
+The program is taken from the folder in DS_BIN, or from build/bin.
+"""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+import unittest
+import uuid
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(os.environ.get("DS_BIN", ROOT / "build" / "bin")).resolve()
+PATIENCE = 60  # seconds
+
+
+class LauncherTest(unittest.TestCase):
+    """self.folder is new for each test. Every process of a test carries a mark
+    in its environment, by which it is found wherever it went."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="launcher.")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.mark = uuid.uuid4().hex
+        self.environment = {
+            name: value for name, value in os.environ.items()
+            if name not in ("OMP_NUM_THREADS", "DS_ENV_FILE")}
+        self.environment |= {"TEST_MARK": self.mark, "DS_ACCELERATOR": "cpu",
+                             "HOME": str(self.folder)}
+        self.addCleanup(self.end_all)
+
+    def end_all(self):
+        for pid in self.processes():
+            os.kill(pid, 9)
+
+    def processes(self):
+        """The processes of this test that are alive."""
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if (f"TEST_MARK={self.mark}".encode()
+                        in (path / "environ").read_bytes().split(b"\0")):
+                    found.append(int(path.name))
+            except OSError:
+                pass
+        return found
+
+    def assert_all_gone(self, seconds=0.0):
+        deadline = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        left = [pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+                for pid in self.processes()]
+        self.assertEqual(left, [])
+
+    def script(self, name, text):
+        """An executable sh script; `name` may have folders."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+        return path
+
+    def python(self, name, text):
+        path = self.folder / name
+        path.write_text("import os, signal, sys, time\n"
+                        "rank = int(os.environ['RANK'])\n" + text)
+        return path
+
+    def start(self, *arguments, program=BIN / "deepspeed", **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+                   "stdin": subprocess.DEVNULL, "cwd": self.folder,
+                   "env": self.environment} | options
+        process = subprocess.Popen(
+            [str(program), *map(str, arguments)], text=True, **options)
+        self.addCleanup(self.close, process)
+        return process
+
+    @staticmethod
+    def close(process):
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr, process.stdin):
+            if stream is not None:
+                stream.close()
+
+    def finish(self, process, code=0):
+        """Waits for the end; process.out and process.err are what it printed,
+        process.seconds how long this took. Nothing may be left running."""
+        start = time.monotonic()
+        process.out, process.err = process.communicate(timeout=PATIENCE)
+        process.seconds = time.monotonic() - start
+        self.assertEqual(
+            process.returncode, code, f"{process.out}\n{process.err}")
+        self.assert_all_gone()
+        return process
+
+    def run_launcher(self, *arguments, code=0, **options):
+        return self.finish(self.start(*arguments, **options), code)
+
+    def wait_for_files(self, *names):
+        """Until ranks have made these files in the folder of the test."""
+        deadline = time.monotonic() + PATIENCE
+        while not all((self.folder / name).exists() for name in names):
+            self.assertLess(time.monotonic(), deadline, f"no {names}")
+            time.sleep(0.005)
+
+    def assert_error(self, code, words, *arguments, **options):
+        """One error of the launcher itself; no rank has run."""
+        run = self.run_launcher(*arguments, code=code, **options)
+        self.assertTrue(run.err.count("error: ") == 1, run.err)
+        for word in words:
+            self.assertIn(str(word), run.err)
+        self.assertEqual(run.out, "")
+        return run
