@@ -9,7 +9,7 @@ readonly mwparserfromhell_version=0.7.2
 readonly build_packages=(
   build-essential cmake ninja-build pkg-config git
   libcli11-dev nlohmann-json3-dev libzstd-dev zlib1g-dev libxxhash-dev
-  libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libhwy-dev libgloo-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv python3-pip
 )
 readonly fuzz_packages=(clang libclang-rt-14-dev)

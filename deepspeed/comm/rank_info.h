@@ -28,25 +28,29 @@ struct RankInfo {
   }
 };
 
-// Reads the variables of the first launcher that set any:
+// The value of a variable, if it is set.
+using Environment =
+    std::function<std::optional<std::string>(const std::string& name)>;
+
+// Reads the variables of the first launcher that set its two first ones:
 //   deepspeed, torchrun  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (or
-//                        LOCAL_SIZE), MASTER_ADDR, MASTER_PORT; DS_JOB_ID,
-//                        TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT,
-//                        TORCHELASTIC_USE_AGENT_STORE
-//   Open MPI             OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE
+//                        LOCAL_SIZE), MASTER_ADDR, MASTER_PORT, DS_JOB_ID,
+//                        TORCHELASTIC_RUN_ID, TORCHELASTIC_USE_AGENT_STORE
+//   Open MPI             OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE,
+//                        PMIX_NAMESPACE
 //   MPICH, Intel MPI     PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS
 //   Slurm (srun)         SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID,
-//                        SLURM_STEP_TASKS_PER_NODE, SLURM_STEP_NODELIST
-// None of them set is one rank. MPI and Slurm need no MASTER_PORT: it is
-// derived from the job's id; and no MASTER_ADDR on one host or under Slurm.
+//                        SLURM_NODEID, SLURM_STEP_TASKS_PER_NODE,
+//                        SLURM_STEP_NODELIST, SLURM_JOB_ID, SLURM_STEP_ID
+// None of them set is one rank. MPI and Slurm run without MASTER_ADDR on one
+// host (Slurm on any number), and without MASTER_PORT where the launcher names
+// the job: the port, 20000 to 31999, is then derived from that name.
 //
 // Throws base::Error(config) naming the variables when one is missing, is no
 // number, or contradicts another.
-RankInfo rank_from_environment();
-
-// The same from any source of variables; for tests.
-using Environment =
-    std::function<std::optional<std::string>(const std::string& name)>;
 RankInfo rank_from_environment(const Environment& environment);
+
+// The same for the environment of this process.
+RankInfo rank_from_environment();
 
 } // namespace deepspeed::comm

@@ -18,14 +18,18 @@ class Work {
   // fail, each time it is called.
   void wait();
   bool is_done() const;
+  // How long it took on this rank, waiting for other ranks included; 0 before
+  // it is done.
+  double seconds() const;
 
  private:
   friend class WorkQueue;
-  void finish(std::exception_ptr error);
+  void finish(std::exception_ptr error, double seconds);
 
   mutable std::mutex mutex_;
   std::condition_variable done_changed_;
   bool done_ = false;
+  double seconds_ = 0;
   std::exception_ptr error_;
 };
 
