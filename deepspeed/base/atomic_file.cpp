@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
 
 namespace deepspeed::base {
@@ -66,7 +67,8 @@ void sync_folder(const std::string& path) {
   }
 }
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+AtomicFile::AtomicFile(std::string path, ContentHash* hash)
+    : path_(std::move(path)), hash_(hash) {
   static std::atomic<uint64_t> counter{0};
   temporary_ = path_ + std::string(kTemporaryMark) +
       std::to_string(::getpid()) + "-" + std::to_string(counter++);
@@ -114,6 +116,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
   size_ += bytes.size();
+  if (hash_ != nullptr) {
+    hash_->update(bytes);
+  }
 }
 
 void AtomicFile::write(std::string_view text) {

@@ -10,6 +10,8 @@
 
 namespace deepspeed::base {
 
+class ContentHash;
+
 // Writes to a temporary name beside `path`; commit() syncs the data, renames it
 // to `path` and syncs the folder. Without commit() the destructor removes the
 // temporary file. After a failed sync the file is never published: the kernel
@@ -18,7 +20,8 @@ namespace deepspeed::base {
 // Not thread-safe.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::string path);
+  // `hash` takes in every byte as it is written; it may be null.
+  explicit AtomicFile(std::string path, ContentHash* hash = nullptr);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -41,6 +44,7 @@ class AtomicFile {
   int fd_ = -1;
   uint64_t size_ = 0;
   std::string buffer_;
+  ContentHash* hash_ = nullptr;
 };
 
 // The whole of a small text file, at once.

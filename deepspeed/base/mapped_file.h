@@ -20,6 +20,9 @@ class MappedFile {
   std::span<const std::byte> bytes() const {
     return {data_, size_};
   }
+  // Gives back the memory of the pages read so far; the bytes stay readable.
+  // For those who go through files larger than the memory.
+  void release_pages() const;
   const std::string& path() const {
     return path_;
   }

@@ -45,6 +45,9 @@ class Field {
   const std::string& place() const {
     return place_;
   }
+  const std::string& file() const {
+    return file_;
+  }
   // Throws Error(data): `what`, at this place of the file.
   [[noreturn]] void fail(const std::string& what) const;
 

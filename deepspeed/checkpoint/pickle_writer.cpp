@@ -274,7 +274,7 @@ class Writer {
 
   void persistent_id(const Tensor& tensor) {
     const size_t width = dtype_size(tensor.dtype);
-    const size_t bytes = tensor.storage->bytes.size();
+    const size_t bytes = tensor.storage->size();
     if (bytes % width != 0) {
       throw std::invalid_argument(
           "a storage of " + std::to_string(bytes) + " bytes cannot hold " +

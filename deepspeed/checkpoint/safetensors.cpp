@@ -82,8 +82,14 @@ std::string_view header_text(
 }
 
 // The JSON header, padded with spaces.
-std::string make_header(const std::vector<const NamedTensor*>& tensors) {
-  std::string text = R"({"__metadata__":{"format":"pt"})";
+std::string make_header(
+    const std::vector<const NamedTensor*>& tensors,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
+  base::Json strings{{"format", "pt"}};
+  for (const auto& [key, value] : metadata) {
+    strings[key] = value;
+  }
+  std::string text = "{" + base::Json(kMetadata).dump() + ":" + strings.dump();
   uint64_t at = 0;
   for (const NamedTensor* named : tensors) {
     const Tensor& tensor = named->tensor;
@@ -102,6 +108,11 @@ std::string make_header(const std::vector<const NamedTensor*>& tensors) {
 }
 
 void write_tensor(base::AtomicFile& file, const Tensor& tensor) {
+  if (tensor.storage->source != nullptr) {
+    tensor.storage->source->write_to(
+        [&](std::span<const std::byte> block) { file.write(block); });
+    return;
+  }
   if (tensor.is_contiguous()) {
     file.write(tensor.contiguous_bytes());
     return;
@@ -157,7 +168,8 @@ Safetensors load_safetensors(const std::string& path) {
 
 void save_safetensors(
     const std::string& path,
-    const std::vector<NamedTensor>& tensors) {
+    const std::vector<NamedTensor>& tensors,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
   std::vector<const NamedTensor*> order;
   std::unordered_set<std::string_view> names;
   for (const NamedTensor& named : tensors) {
@@ -175,7 +187,7 @@ void save_safetensors(
       [](const NamedTensor* a, const NamedTensor* b) {
         return dtype_size(a->tensor.dtype) > dtype_size(b->tensor.dtype);
       });
-  const std::string header = make_header(order);
+  const std::string header = make_header(order, metadata);
   base::AtomicFile file(path);
   std::string length;
   for (size_t i = 0; i < kLengthBytes; ++i) {

@@ -42,11 +42,13 @@ Safetensors parse_safetensors(
 
 // Writes the tensors in the given order, but those with larger elements first,
 // so that each is aligned to its element. "__metadata__" is {"format": "pt"},
-// without which transformers refuses a file. Names must be unique and not
+// without which transformers refuses a file, and what `metadata` adds. Names
+// must be unique and not
 // "__metadata__", else std::invalid_argument. Atomic: Error(cannot_create),
 // Error(io).
 void save_safetensors(
     const std::string& path,
-    const std::vector<NamedTensor>& tensors);
+    const std::vector<NamedTensor>& tensors,
+    const std::vector<std::pair<std::string, std::string>>& metadata = {});
 
 } // namespace deepspeed::checkpoint

@@ -104,6 +104,20 @@ Tensor Tensor::borrow(
   return tensor;
 }
 
+Tensor Tensor::deferred(
+    DType dtype,
+    std::vector<int64_t> sizes,
+    std::shared_ptr<const ByteSource> source) {
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.strides = contiguous_strides(sizes);
+  tensor.sizes = std::move(sizes);
+  auto storage = std::make_shared<Storage>();
+  storage->source = std::move(source);
+  tensor.storage = std::move(storage);
+  return tensor;
+}
+
 int64_t Tensor::numel() const {
   int64_t count = 1;
   for (const int64_t size : sizes) {
@@ -185,11 +199,11 @@ std::string tensor_fault(const Tensor& tensor) {
     return "the element count of " + describe(tensor) + " overflows";
   }
   // torch lets the offset of an empty view lie anywhere.
-  if (*elements > 0 && end > tensor.storage->bytes.size()) {
+  if (*elements > 0 && end > tensor.storage->size()) {
     return describe(tensor) + " at offset " +
         std::to_string(tensor.storage_offset) + " needs " +
         std::to_string(end) + " bytes of a storage of " +
-        std::to_string(tensor.storage->bytes.size());
+        std::to_string(tensor.storage->size());
   }
   return "";
 }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,12 +14,31 @@
 
 namespace deepspeed::checkpoint {
 
+using ByteSink = std::function<void(std::span<const std::byte>)>;
+
+// Makes bytes piece by piece while a file is written, for what would not fit
+// into memory.
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+  virtual uint64_t size() const = 0;
+  // Exactly size() bytes.
+  virtual void write_to(const ByteSink& sink) const = 0;
+};
+
 // Bytes that one or more tensors view. Two tensors that point to the same
 // Storage object share memory, and a torch file holds those bytes once.
 struct Storage {
   std::span<const std::byte> bytes;
   // Keeps `bytes` alive. Null: the maker of the storage sees to it.
   std::shared_ptr<const void> owner;
+  // If set, `bytes` is empty: tensors of this storage can be written to a file
+  // and nothing else.
+  std::shared_ptr<const ByteSource> source = nullptr;
+
+  uint64_t size() const {
+    return source == nullptr ? bytes.size() : source->size();
+  }
 };
 
 // Sizes, strides and the offset count elements. Plain data, safe to share
@@ -39,6 +59,11 @@ struct Tensor {
       std::vector<int64_t> sizes,
       const void* data,
       std::shared_ptr<const void> owner = nullptr);
+  // A dense row-major tensor whose bytes are made when it is written.
+  static Tensor deferred(
+      DType dtype,
+      std::vector<int64_t> sizes,
+      std::shared_ptr<const ByteSource> source);
 
   // Elements; 1 for a scalar (no sizes), 0 if a size is 0.
   int64_t numel() const;

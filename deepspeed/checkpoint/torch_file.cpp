@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/mapped_file.h"
 #include "deepspeed/checkpoint/pickle.h"
@@ -141,9 +142,10 @@ Value load_torch_file(
   return parse_torch_file(file->bytes(), file, path, options);
 }
 
-void save_torch_file(const std::string& path, const Value& value) {
+WrittenFile save_torch_file(const std::string& path, const Value& value) {
   const Pickle pickle = write_pickle(value);
-  base::AtomicFile file(path);
+  base::ContentHash hash;
+  base::AtomicFile file(path, &hash);
   ZipWriter zip(file);
   const std::string prefix = stem_of(path) + "/";
   const auto add = [&](std::string_view name, std::string_view text) {
@@ -154,14 +156,22 @@ void save_torch_file(const std::string& path, const Value& value) {
   add(kAlignment, std::to_string(ZipWriter::kAlignment));
   add(kByteOrder, "little");
   for (size_t i = 0; i < pickle.storages.size(); ++i) {
-    zip.add(
-        prefix + std::string(kStorages) + std::to_string(i),
-        pickle.storages[i]->bytes);
+    const Storage& storage = *pickle.storages[i];
+    const std::string name =
+        prefix + std::string(kStorages) + std::to_string(i);
+    if (storage.source == nullptr) {
+      zip.add(name, storage.bytes);
+    } else {
+      zip.add(name, storage.size(), [&](const ByteSink& sink) {
+        storage.source->write_to(sink);
+      });
+    }
   }
   add(kVersion, "3\n");
   add(kSerializationId, serialization_id(zip.digest()));
   zip.finish();
   file.commit();
+  return {file.size(), hash.hex()};
 }
 
 } // namespace deepspeed::checkpoint

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -34,12 +35,18 @@ Value parse_torch_file(
     const std::string& name,
     const TorchFileOptions& options = {});
 
+struct WrittenFile {
+  uint64_t size = 0;
+  std::string hash; // base::ContentHash of all bytes
+};
+
 // Writes what torch.load(path, weights_only=True) reads, unless the tree holds
 // records other than torch's own. A storage is written once, however many
 // tensors share it; its bytes go from where they lie to the file. The file
-// appears whole, synced, or not at all: Error(cannot_create), Error(io).
+// appears whole, synced, or not at all: Error(cannot_create), Error(io). Its
+// hash is computed on the way.
 // std::invalid_argument if a tensor is not a view of its storage, a key is not
 // hashable or the tree is deeper than kMaxValueDepth.
-void save_torch_file(const std::string& path, const Value& value);
+WrittenFile save_torch_file(const std::string& path, const Value& value);
 
 } // namespace deepspeed::checkpoint

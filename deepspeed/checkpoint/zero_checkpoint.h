@@ -22,6 +22,8 @@ struct ZeroOpenOptions {
   // Python do not tell them; only needed for those with several param groups
   // or with frozen parameters.
   std::vector<std::vector<std::string>> stage0_groups;
+  // Do without the param groups and the optimizer of such a file.
+  bool weights_only = false;
 };
 
 // One tag, mapped into memory. Immutable, cheap to copy (copies share the
@@ -97,6 +99,9 @@ class ZeroCheckpoint {
       float* out) const;
   // Updates of this parameter so far, 0 if it has no state.
   int64_t step(const std::string& parameter) const;
+
+  // Gives back the memory of what was read; it stays readable.
+  void release_pages() const;
 
   struct Data;
 

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "deepspeed/base/json.h"
 #include "deepspeed/checkpoint/dtype.h"
 #include "deepspeed/checkpoint/safetensors.h"
 #include "deepspeed/checkpoint/value.h"
@@ -126,10 +125,5 @@ Value complete_hyperparameters(const std::string& optimizer, Value given);
 // Bytes that save_torch_file() will take for a tree, a little more at most:
 // for the check of free space.
 uint64_t estimate_file_bytes(const Value& value);
-
-// JSON as the value that Python's json.load() gives, and back. Integers over
-// int64 become doubles; std::invalid_argument for what JSON cannot say.
-Value value_of_json(const base::Json& json);
-base::Json json_of_value(const Value& value);
 
 } // namespace deepspeed::checkpoint

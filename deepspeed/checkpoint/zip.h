@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "deepspeed/base/atomic_file.h"
+#include "deepspeed/checkpoint/tensor.h"
 
 namespace deepspeed::checkpoint {
 
@@ -93,6 +95,12 @@ class ZipWriter {
   // does.
   void add(std::string_view name, std::span<const std::byte> data);
   void add(std::string_view name, std::string_view text);
+  // The same for `size` bytes that `produce` hands to its sink; other than
+  // that many are std::logic_error.
+  void add(
+      std::string_view name,
+      uint64_t size,
+      const std::function<void(const ByteSink&)>& produce);
   // A number that depends on all names and checksums so far.
   uint64_t digest() const {
     return digest_;

@@ -2,6 +2,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "deepspeed/checkpoint/zip.h"
 #include "deepspeed/checkpoint/zip_format.h"
@@ -90,23 +91,39 @@ void ZipWriter::write_descriptor(const Record& record) {
   file_.write(fields.bytes());
 }
 
-void ZipWriter::add(std::string_view name, std::span<const std::byte> data) {
-  Record record{std::string(name), 0, data.size(), file_.size()};
+void ZipWriter::add(
+    std::string_view name,
+    uint64_t size,
+    const std::function<void(const ByteSink&)>& produce) {
+  Record record{std::string(name), 0, size, file_.size()};
   write_local_header(record);
-  for (size_t at = 0; at < data.size(); at += kBlockBytes) {
-    const auto block =
-        data.subspan(at, std::min(kBlockBytes, data.size() - at));
+  uint64_t written = 0;
+  produce([&](std::span<const std::byte> block) {
     record.crc = static_cast<uint32_t>(crc32_z(
         record.crc,
         reinterpret_cast<const Bytef*>(block.data()),
         block.size()));
     file_.write(block);
+    written += block.size();
+  });
+  if (written != size) {
+    throw std::logic_error(
+        record.name + " has " + std::to_string(written) + " bytes, not " +
+        std::to_string(size));
   }
-  if (!data.empty()) {
+  if (size > 0) {
     write_descriptor(record);
   }
   digest_ = mix(mix(digest_, name), Fields().u32(record.crc).bytes());
   records_.push_back(std::move(record));
+}
+
+void ZipWriter::add(std::string_view name, std::span<const std::byte> data) {
+  add(name, data.size(), [&](const ByteSink& sink) {
+    for (size_t at = 0; at < data.size(); at += kBlockBytes) {
+      sink(data.subspan(at, std::min(kBlockBytes, data.size() - at)));
+    }
+  });
 }
 
 void ZipWriter::add(std::string_view name, std::string_view text) {

@@ -1,0 +1,223 @@
+// Publishing a checkpoint of several ranks.
+#include "deepspeed/checkpoint/commit.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/content_hash.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/checkpoint/zero_folder.h"
+#include "deepspeed/checkpoint/zero_script.h"
+
+namespace deepspeed::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using base::Error;
+using base::ExitCode;
+
+constexpr size_t kMaxRunIdBytes = 64;
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) {
+    throw base::system_error(
+        ExitCode::cannot_create, "cannot create", path, error.value());
+  }
+}
+
+void rename_or_throw(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    throw base::system_error(ExitCode::io, "cannot rename", from, errno);
+  }
+}
+
+// Swaps two folders in one step. False where the file system cannot.
+bool exchange(const std::string& a, const std::string& b) {
+  return ::syscall(
+             SYS_renameat2,
+             AT_FDCWD,
+             a.c_str(),
+             AT_FDCWD,
+             b.c_str(),
+             RENAME_EXCHANGE) == 0;
+}
+
+void check_space(const std::string& folder, uint64_t bytes) {
+  std::error_code error;
+  const fs::space_info space = fs::space(folder, error);
+  const uint64_t needed = bytes + bytes / 10;
+  if (!error && space.available < needed) {
+    throw Error(
+        ExitCode::io,
+        "a checkpoint needs " + std::to_string(needed) + " bytes, " +
+            std::to_string(space.available) + " are free",
+        folder,
+        "make room, or save to another disk");
+  }
+}
+
+// Our tags, the newest first: those with a manifest that can be read.
+std::vector<std::string> committed_tags(const std::string& folder) {
+  std::vector<std::string> tags = list_tags(folder);
+  std::erase_if(tags, [&](const std::string& tag) {
+    return !fs::exists(join(join(folder, tag), kManifestFile));
+  });
+  return tags;
+}
+
+} // namespace
+
+CheckpointCommit::CheckpointCommit(CommitOptions options)
+    : options_(std::move(options)) {
+  for (const std::string& name : {options_.tag, options_.run_id}) {
+    if (!is_tag(name)) {
+      throw Error(
+          ExitCode::usage,
+          "'" + name + "' is not the name of a tag",
+          options_.folder,
+          "a tag has letters, digits, '.', '_' and '-', at most 128");
+    }
+  }
+  if (options_.run_id.size() > kMaxRunIdBytes || options_.keep_last < 0) {
+    throw std::invalid_argument("run id too long, or keep_last negative");
+  }
+  temporary_ =
+      join(options_.folder, unfinished_tag_name(options_.tag, options_.run_id));
+}
+
+void CheckpointCommit::begin(uint64_t bytes) {
+  make_folder(options_.folder);
+  check_space(options_.folder, bytes);
+  // What an earlier attempt of this run left.
+  abandon();
+  make_folder(temporary_);
+}
+
+FileRecord CheckpointCommit::add(const std::string& name, const Value& value) {
+  const WrittenFile file = save_torch_file(join(temporary_, name), value);
+  return {name, file.size, file.hash};
+}
+
+FileRecord CheckpointCommit::add_text(
+    const std::string& name,
+    const std::string& text) {
+  base::ContentHash hash;
+  base::AtomicFile file(join(temporary_, name), &hash);
+  file.write(text);
+  file.commit();
+  return {name, file.size(), hash.hex()};
+}
+
+void CheckpointCommit::step(const char* name) const {
+  if (options_.before_step) {
+    options_.before_step(name);
+  }
+}
+
+void CheckpointCommit::replace_tag() const {
+  const std::string tag = join(options_.folder, options_.tag);
+  const std::string trash =
+      join(options_.folder, trash_tag_name(options_.tag, options_.run_id));
+  step("rename");
+  if (!fs::exists(tag)) {
+    rename_or_throw(temporary_, tag);
+  } else if (exchange(temporary_, tag)) {
+    step("move the old tag away");
+    rename_or_throw(temporary_, trash);
+  } else {
+    rename_or_throw(tag, trash);
+    step("rename after the old tag is gone");
+    rename_or_throw(temporary_, tag);
+  }
+  step("sync the folder");
+  base::sync_folder(options_.folder);
+}
+
+std::vector<std::string> CheckpointCommit::rotate() const {
+  std::vector<std::string> lines;
+  if (options_.keep_last == 0) {
+    return lines;
+  }
+  const std::vector<std::string> tags = committed_tags(options_.folder);
+  std::optional<std::string> latest;
+  try {
+    latest = read_latest(options_.folder);
+  } catch (const Error&) {
+    // It names nothing that could be kept.
+  }
+  int64_t kept = 0;
+  for (const std::string& tag : tags) {
+    if (tag == options_.tag || tag == latest || kept < options_.keep_last) {
+      ++kept;
+      continue;
+    }
+    const std::string path = join(options_.folder, tag);
+    const std::string trash =
+        join(options_.folder, trash_tag_name(tag, options_.run_id));
+    step("rotate");
+    std::error_code error;
+    fs::rename(path, trash, error);
+    if (!error) {
+      step("delete");
+      fs::remove_all(trash, error);
+    }
+    lines.push_back(
+        error ? "cannot remove " + path + ": " + error.message()
+              : "removed " + path);
+  }
+  return lines;
+}
+
+std::vector<std::string> CheckpointCommit::publish(const Manifest& manifest) {
+  step("manifest");
+  base::write_file_atomically(
+      join(temporary_, kManifestFile), manifest_text(manifest));
+  base::sync_folder(temporary_);
+  replace_tag();
+  if (manifest.stage > 0) {
+    step("script");
+    const std::string script = join(options_.folder, kZeroScriptFile);
+    base::write_file_atomically(script, zero_to_fp32_script());
+    ::chmod(script.c_str(), 0755);
+  }
+  if (options_.write_latest) {
+    step("latest");
+    base::write_file_atomically(
+        join(options_.folder, kLatestFile), options_.tag);
+  }
+  std::error_code ignored;
+  fs::remove_all(
+      join(options_.folder, trash_tag_name(options_.tag, options_.run_id)),
+      ignored);
+  return rotate();
+}
+
+void CheckpointCommit::abandon() noexcept {
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+}
+
+void sweep_unfinished(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (is_unfinished_name(entry.path().filename().string())) {
+      fs::remove_all(entry.path(), ignored);
+    }
+  }
+}
+
+} // namespace deepspeed::checkpoint
