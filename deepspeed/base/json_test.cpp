@@ -45,7 +45,7 @@ TEST(Json, RefusesNumbersBeyondADouble) {
   EXPECT_EQ(
       report_of("[\n1e400]"),
       "error: not valid JSON: number overflow parsing '1e400'\n"
-      "  x.json:2:6\n");
+      "  x.json:2:5\n");
 }
 
 TEST(Json, AllowsTrailingCommasOnRequest) {

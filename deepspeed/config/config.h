@@ -1,6 +1,7 @@
 // ds_config.json, read once into typed structs. Thread-safe; no torch.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -92,10 +93,18 @@ Config parse_config(
     std::string_view text,
     const std::string& source,
     const Context& context);
-Config parse_config(
+Config parse_config_object(
     const base::Json& json,
     const std::string& source,
     const Context& context);
+// A template, since a text would convert to a Json.
+template <std::same_as<base::Json> J>
+Config parse_config(
+    const J& json,
+    const std::string& source,
+    const Context& context) {
+  return parse_config_object(json, source, context);
+}
 
 // Reads a file of at most 1 MiB. Error(no_input) if it cannot be read.
 Config read_config(const std::string& path, const Context& context);
