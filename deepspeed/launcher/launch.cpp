@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -17,8 +18,11 @@
 #include "deepspeed/launcher/launch_options.h"
 #include "deepspeed/launcher/leftovers.h"
 #include "deepspeed/launcher/machine.h"
+#include "deepspeed/launcher/node_agent.h"
 #include "deepspeed/launcher/node_job.h"
 #include "deepspeed/launcher/rank_environment.h"
+#include "deepspeed/launcher/slurm_launch.h"
+#include "deepspeed/launcher/ssh_launch.h"
 
 namespace deepspeed::launcher {
 
@@ -107,6 +111,9 @@ Resources find_resources(const LaunchOptions& options, Machine& machine) {
     warn(
         options,
         "no hostfile " + options.hostfile + ": only this machine is used");
+  }
+  if (options.backend == Backend::slurm) {
+    return {}; // Slurm knows them
   }
   return local_resources(options, machine);
 }
@@ -203,12 +210,98 @@ int run_on_this_host(
   job.on_terminal = true;
   SignalSource signals;
   OutputRelay relay;
-  return run_node(job, machine, relay, signals);
+  return run_node(job, machine, relay, signals).exit_code;
+}
+
+// What other hosts get: the listed variables of ours, and all of the files.
+std::vector<std::string> environment_for_hosts(const NodeJob& job) {
+  const std::vector<std::string> own = own_environment();
+  std::vector<std::string> sent;
+  for (const std::string& entry : job.environment) {
+    const bool from_file =
+        std::find(own.begin(), own.end(), entry) == own.end();
+    if (from_file || passed_to_hosts(entry.substr(0, entry.find('=')))) {
+      sent.push_back(entry);
+    }
+  }
+  const char* path = find_variable(sent, "PYTHONPATH");
+  const std::string here = std::filesystem::current_path().string();
+  set_variable(sent, "PYTHONPATH", path == nullptr ? here : here + ":" + path);
+  return sent;
+}
+
+int run_on_hosts(const LaunchOptions& options, NodeJob job) {
+  job.environment = environment_for_hosts(job);
+  job.job_id = random_id();
+  if (job.master_port == 0) {
+    job.master_port = kDefaultPort;
+  }
+  const SshOptions ssh{
+      .port = options.ssh_port,
+      .arguments = options.launcher_args,
+      .wait_for_hosts = options.no_ssh_check};
+  SignalSource signals;
+  OutputRelay relay;
+  return run_over_ssh(std::move(job), ssh, relay, signals);
+}
+
+int run_slurm(
+    const LaunchOptions& options,
+    const Resources& resources,
+    NodeJob job) {
+  const std::vector<Node> nodes =
+      resources.from_hostfile ? resources.nodes : std::vector<Node>();
+  if (!options.master_addr.empty() || !nodes.empty()) {
+    set_variable(
+        job.environment,
+        "MASTER_ADDR",
+        options.master_addr.empty() ? nodes[0].host : options.master_addr);
+    set_variable(
+        job.environment,
+        "MASTER_PORT",
+        std::to_string(
+            options.master_port == 0 ? kDefaultPort : options.master_port));
+  }
+  set_variable(job.environment, "DS_JOB_ID", random_id());
+  return run_by_slurm(options, nodes, std::move(job));
+}
+
+bool is_this_host(const std::string& host, const Machine& machine) {
+  const std::string shorter = machine.host.substr(0, machine.host.find('.'));
+  return host == "localhost" || host == kLoopback || host == machine.host ||
+      host == shorter;
+}
+
+int run_job(
+    const LaunchOptions& options,
+    const Resources& resources,
+    const Machine& machine) {
+  NodeJob job = make_job(options, resources);
+  add_environment_files(options, job);
+  if (options.backend == Backend::slurm) {
+    return run_slurm(options, resources, std::move(job));
+  }
+  const bool several = job.nodes.size() > 1 || options.force_multi;
+  if (several && !options.no_ssh) {
+    return run_on_hosts(options, std::move(job));
+  }
+  if (!options.no_ssh && !is_this_host(job.nodes[0].host, machine)) {
+    warn(
+        options,
+        "a single host runs here, on " + machine.host +
+            "; --force_multi "
+            "starts it on " +
+            job.nodes[0].host + " over ssh");
+  }
+  return run_on_this_host(options, std::move(job), machine);
 }
 
 } // namespace
 
 int launch(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == kAgentFlag) {
+    return run_node_agent();
+  }
   const LaunchOptions options = parse_launch_options({argv + 1, argv + argc});
   if (options.help || options.version) {
     const std::string text = options.help
@@ -219,13 +312,11 @@ int launch(int argc, char** argv) {
   }
   Machine machine = this_machine();
   const Resources resources = find_resources(options, machine);
-  NodeJob job = make_job(options, resources);
-  add_environment_files(options, job);
   std::optional<PidFile> pid_file;
   if (options.save_pid) {
     pid_file.emplace();
   }
-  return run_on_this_host(options, std::move(job), machine);
+  return run_job(options, resources, machine);
 }
 
 } // namespace deepspeed::launcher

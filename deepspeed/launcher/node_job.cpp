@@ -65,8 +65,21 @@ class NodeRun {
             job.bind_cores,
             job.bind_core_list)) {
     check();
+    if (!job.resume_note.empty()) {
+      base::write_file_atomically(note_path(), job.resume_note);
+    }
     adopt_orphans();
     watcher_.emplace(mark_);
+  }
+
+  // "" if rank 0 has written none, or a long one.
+  std::string resume_note() const {
+    constexpr uint64_t kMost = 4096;
+    try {
+      return base::read_file(note_path(), kMost);
+    } catch (const Error&) {
+      return "";
+    }
   }
 
   int run() {
@@ -92,6 +105,10 @@ class NodeRun {
   }
 
  private:
+  std::string note_path() const {
+    return folder_.path() + "/experiment";
+  }
+
   void say(LogLevel level, const std::string& text) {
     if (level >= job_.log_level) {
       constexpr std::array kNames{"debug", "info", "warning", "error"};
@@ -328,14 +345,15 @@ class NodeRun {
 
 } // namespace
 
-int run_node(
+NodeResult run_node(
     const NodeJob& job,
     const Machine& machine,
     OutputRelay& relay,
     SignalSource& signals) {
-  const int code = NodeRun(job, machine, relay, signals).run();
+  NodeRun run(job, machine, relay, signals);
+  const int code = run.run();
   flush_output(relay, signals);
-  return code;
+  return {code, run.resume_note()};
 }
 
 void flush_output(OutputRelay& relay, SignalSource& signals) {

@@ -36,14 +36,20 @@ struct NodeJob {
   SupervisorOptions supervisor;
   int max_restarts = 0;
   int restart_count = 0; // starts of the whole job before this one
+  std::string resume_note; // what an earlier start left in DS_RESUME_FILE
   std::string job_id; // DS_JOB_ID, the same on all hosts; "": not known
   bool on_terminal = false; // rank 0 may use the terminal of this process
 };
 
+struct NodeResult {
+  int exit_code = 0; // the launcher's
+  std::string resume_note; // what rank 0 has left in DS_RESUME_FILE
+};
+
 // Runs the ranks of job.nodes[job.node_rank] to their end and reports a
-// failure on standard error. Returns the exit code of the launcher. Nothing
-// that a rank has started is left running. Error if they cannot be started.
-int run_node(
+// failure on standard error. Nothing that a rank has started is left running.
+// Error if they cannot be started.
+NodeResult run_node(
     const NodeJob& job,
     const Machine& machine,
     OutputRelay& relay,

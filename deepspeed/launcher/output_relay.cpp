@@ -40,9 +40,10 @@ void LineTail::add(std::string_view text) {
 void OutputRelay::add_pipe(
     FileDescriptor reader,
     int sink,
-    std::shared_ptr<LineTail> tail) {
-  streams_.push_back(std::make_unique<Stream>(
-      Stream{std::move(reader), sink, std::move(tail), false}));
+    std::shared_ptr<LineTail> tail,
+    OnMarked on_marked) {
+  streams_.push_back(std::make_unique<Stream>(Stream{
+      std::move(reader), sink, std::move(tail), false, std::move(on_marked)}));
 }
 
 void OutputRelay::add_terminal(
@@ -136,6 +137,9 @@ void OutputRelay::accept(Stream& stream, std::string_view bytes) {
   const size_t last_end = bytes.rfind('\n');
   if (last_end != std::string_view::npos) {
     stream.partial += bytes.substr(0, last_end + 1);
+    if (stream.on_marked && stream.partial.find(kMark) != std::string::npos) {
+      stream.partial = take_marked(stream, stream.partial);
+    }
     stream.tail->add(stream.partial);
     emit(stream.sink, stream.partial);
     stream.partial.clear();
@@ -145,6 +149,23 @@ void OutputRelay::accept(Stream& stream, std::string_view bytes) {
   if (stream.partial.size() >= kMaxLine) {
     finish(stream);
   }
+}
+
+// Hands the marked lines over; returns the others.
+std::string OutputRelay::take_marked(
+    const Stream& stream,
+    std::string_view lines) {
+  std::string others;
+  while (!lines.empty()) {
+    const size_t end = lines.find('\n');
+    if (lines[0] == kMark) {
+      stream.on_marked(lines.substr(1, end - 1));
+    } else {
+      others += lines.substr(0, end + 1);
+    }
+    lines.remove_prefix(end + 1);
+  }
+  return others;
 }
 
 void OutputRelay::show(Stream& stream, std::string_view bytes) {

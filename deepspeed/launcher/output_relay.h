@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -41,12 +42,19 @@ class OutputRelay {
   static constexpr size_t kMaxLine = 1 << 20; // bytes
   static constexpr size_t kMaxQueue = 1 << 20; // bytes, before ranks wait
 
+  // Lines that start with this are messages of the launcher on another host.
+  static constexpr char kMark = '\x1e';
+  // Gets a marked line without the mark and the line end.
+  using OnMarked = std::function<void(std::string_view)>;
+
   // Takes over the reading end of a pipe (or the master of a pseudo-terminal).
-  // Its lines go to the descriptor `sink` (1 or 2) and to `tail`.
+  // Its lines go to the descriptor `sink` (1 or 2) and to `tail`; marked lines
+  // only to `on_marked`, if there is one.
   void add_pipe(
       FileDescriptor reader,
       int sink,
-      std::shared_ptr<LineTail> tail);
+      std::shared_ptr<LineTail> tail,
+      OnMarked on_marked = nullptr);
   // Unfinished lines are shown at once, and shown again below lines of others:
   // a progress line stays the last line. At most one.
   void add_terminal(
@@ -75,6 +83,7 @@ class OutputRelay {
     int sink;
     std::shared_ptr<LineTail> tail;
     bool terminal;
+    OnMarked on_marked = nullptr;
     std::string partial = {}; // a line without its end
   };
   struct Segment {
@@ -85,6 +94,7 @@ class OutputRelay {
 
   bool read_from(Stream& stream);
   void accept(Stream& stream, std::string_view bytes);
+  static std::string take_marked(const Stream& stream, std::string_view lines);
   void show(Stream& stream, std::string_view bytes);
   void finish(Stream& stream);
   void emit(int sink, std::string_view lines);

@@ -27,7 +27,8 @@ bool is_executable(const fs::path& path) {
   return is_file(path) && ::access(path.c_str(), X_OK) == 0;
 }
 
-// "" if it is not there.
+} // namespace
+
 std::string find_in_path(const std::string& name) {
   const char* path = std::getenv("PATH");
   std::istringstream folders(path == nullptr ? "/usr/bin:/bin" : path);
@@ -39,6 +40,8 @@ std::string find_in_path(const std::string& name) {
   }
   return "";
 }
+
+namespace {
 
 std::string find_python() {
   for (const char* name : {"python3", "python"}) {

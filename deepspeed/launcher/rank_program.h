@@ -22,4 +22,7 @@ std::vector<std::string> rank_command(
     const RankProgram& program,
     int local_rank);
 
+// The first executable file of this name in the folders of PATH, or "".
+std::string find_in_path(const std::string& name);
+
 } // namespace deepspeed::launcher

@@ -127,8 +127,7 @@ void Supervisor::request_stop(int number, Seconds grace) {
     kill_all();
     return;
   }
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(grace);
+  const Clock::time_point deadline = end_of(grace);
   if (!kill_at_ || deadline < *kill_at_) {
     kill_at_ = deadline;
   }
@@ -198,17 +197,20 @@ void Supervisor::judge(const std::vector<size_t>& ended) {
 void Supervisor::stop_after_failure() {
   stopping_ = true;
   settle_at_.reset();
-  const bool remote = children_.front().remote();
-  const Seconds grace =
-      options_.failure_grace + (remote ? kRemoteExtra : Seconds(0));
-  kill_at_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(grace);
+  kill_at_ = end_of(options_.failure_grace);
   if (running() > 0) {
     const Child& failed = children_[static_cast<size_t>(failed_)];
     relay_.write_line(
         "error: " + failed.title + " " + describe_end(failed) +
         "; stopping the others");
   }
-  send_all(remote ? kStopAfterFailure : SIGTERM);
+  send_all(children_.front().remote() ? kStopAfterFailure : SIGTERM);
+}
+
+Supervisor::Clock::time_point Supervisor::end_of(Seconds grace) const {
+  const Seconds extra = children_.front().remote() ? kRemoteExtra : Seconds(0);
+  return Clock::now() +
+      std::chrono::duration_cast<Clock::duration>(grace + extra);
 }
 
 void Supervisor::on_time() {

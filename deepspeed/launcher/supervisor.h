@@ -81,6 +81,8 @@ class Supervisor {
   void reap();
   void judge(const std::vector<size_t>& ended);
   void stop_after_failure();
+  // Now, and as long as processes have to stop by themselves.
+  Clock::time_point end_of(Seconds grace) const;
   void on_time();
   void kill_all();
   void send(Child& child, int number);

@@ -1,0 +1,25 @@
+// The launcher on another host, started by the first one over ssh.
+#pragma once
+
+#include <string>
+
+namespace deepspeed::launcher {
+
+// The argument that makes `deepspeed` an agent.
+inline constexpr const char* kAgentFlag = "--node-agent";
+
+// Messages of an agent to the first launcher: marked lines (OutputRelay::kMark)
+// on its standard output.
+inline constexpr const char* kReadyMessage = "ready "; // then the address
+inline constexpr const char* kResumeMessage = "resume "; // then the note
+
+// Says that it is ready, reads a NodeMessage from standard input, then runs
+// that node. What follows on standard input are letters for signals; its end
+// means that the first launcher is gone. Returns the exit code.
+int run_node_agent();
+
+// An address of this host that others can reach: IPv4 before IPv6, of an
+// interface that is up and not the loopback. "127.0.0.1" without any.
+std::string own_address();
+
+} // namespace deepspeed::launcher
