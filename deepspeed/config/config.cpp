@@ -13,7 +13,7 @@ namespace {
 
 using base::Json;
 
-constexpr uint64_t kMaxBytes = 1 << 20;
+constexpr uint64_t kMaxBytes = 256 << 10;
 
 const std::initializer_list<std::pair<const char*, Dtype>> kDtypes = {
     {"fp32", Dtype::fp32},

@@ -106,7 +106,7 @@ Config parse_config(
   return parse_config_object(json, source, context);
 }
 
-// Reads a file of at most 1 MiB. Error(no_input) if it cannot be read.
+// Reads a file of at most 256 KiB. Error(no_input) if it cannot be read.
 Config read_config(const std::string& path, const Context& context);
 
 // JSON with every resolved value, two spaces of indentation, newline at the
