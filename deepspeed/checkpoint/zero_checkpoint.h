@@ -19,10 +19,12 @@ struct ZeroOpenOptions {
   // shapes are checked in any case.
   bool verify = true;
   // Names of the parameters of each param group in flat order. Stage 0 files of
-  // Python do not tell them; only needed for those with several param groups
-  // or with frozen parameters.
+  // Python do not tell them. Needed for fp32 ones with several param groups or
+  // frozen parameters (Error(config) without it); those of 16-bit training are
+  // found by their values otherwise.
   std::vector<std::vector<std::string>> stage0_groups;
-  // Do without the param groups and the optimizer of such a file.
+  // Such a file may do without param groups and optimizer: topology().groups is
+  // then empty, and frozen() has all parameters.
   bool weights_only = false;
 };
 

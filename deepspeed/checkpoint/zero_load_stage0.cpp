@@ -1,9 +1,12 @@
 // Reading the optimizer of stage 0: torch's own in fp32, FP16_Optimizer and
 // FP16_UnfusedOptimizer of DeepSpeed in fp16 and bf16.
 #include <algorithm>
+#include <cstring>
 #include <unordered_set>
 
+#include "deepspeed/base/bfloat16.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/checkpoint/zero_data.h"
 #include "deepspeed/checkpoint/zero_keys.h"
 #include "deepspeed/checkpoint/zero_load_scaler.h"
@@ -114,9 +117,87 @@ std::string mismatch(
   return "";
 }
 
-// The parameters of each group: from our own note, from the caller, or all in
-// their order for a single group. Nothing if that does not fit and the caller
-// can do without.
+// Whether elements [begin, ...) of fp32 weights, rounded, are the parameter.
+template <typename T>
+bool rounds_to(const Tensor& fp32, int64_t begin, const Tensor& parameter) {
+  const int64_t numel = parameter.numel();
+  if (begin + numel > fp32.numel() || !fp32.is_contiguous()) {
+    return false;
+  }
+  std::vector<float> weights(static_cast<size_t>(numel));
+  read_floats(fp32, begin, begin + numel, weights.data());
+  std::vector<T> rounded(weights.size());
+  std::vector<T> stored(weights.size());
+  std::transform(
+      weights.begin(), weights.end(), rounded.begin(), [](float weight) {
+        return T(weight);
+      });
+  parameter.copy_to(reinterpret_cast<std::byte*>(stored.data()));
+  return std::memcmp(
+             rounded.data(), stored.data(), stored.size() * sizeof(T)) == 0;
+}
+
+bool rounds_to(const Tensor& fp32, int64_t begin, const Tensor& parameter) {
+  switch (parameter.dtype) {
+    case DType::bfloat16:
+      return rounds_to<base::BFloat16>(fp32, begin, parameter);
+    case DType::float16:
+      return rounds_to<base::Float16>(fp32, begin, parameter);
+    default:
+      return false;
+  }
+}
+
+// Finds the parameters of 16-bit training by their values: the model's are the
+// rounded fp32 weights. Among equal ones the first in the module's order.
+// Nothing if some weights belong to no parameter.
+std::optional<Names> names_by_value(
+    const Optimizer& optimizer,
+    const Data& data) {
+  std::vector<std::string> rest = candidates(data);
+  const auto take = [&](const Tensor& fp32, int64_t begin, bool whole) {
+    const auto found =
+        std::find_if(rest.begin(), rest.end(), [&](const std::string& name) {
+          const Tensor& tensor = data.module[data.module_index.at(name)].tensor;
+          return (!whole || tensor.sizes == fp32.sizes) &&
+              rounds_to(fp32, begin, tensor);
+        });
+    std::string name;
+    if (found != rest.end()) {
+      name = *found;
+      rest.erase(found);
+    }
+    return name;
+  };
+  Names names(optimizer.group_count());
+  for (size_t g = 0; g < names.size(); ++g) {
+    if (optimizer.flat) {
+      const Tensor& flat = read_floating(optimizer.flat->at(index(g)));
+      for (int64_t at = 0; at < flat.numel();) {
+        names[g].push_back(take(flat, at, false));
+        if (names[g].back().empty()) {
+          return std::nullopt;
+        }
+        at += data.module[data.module_index.at(names[g].back())].tensor.numel();
+      }
+    } else if (optimizer.weights) {
+      const Field weights = optimizer.weights->at(index(g));
+      for (size_t i = 0; i < weights.items().size(); ++i) {
+        names[g].push_back(take(read_floating(weights.at(index(i))), 0, true));
+        if (names[g].back().empty()) {
+          return std::nullopt;
+        }
+      }
+    } else {
+      return std::nullopt;
+    }
+  }
+  return names;
+}
+
+// The parameters of each group: from our own note, from the caller, all in
+// their order for a single group, or by value. Nothing if none of that fits and
+// the caller can do without.
 std::optional<std::vector<ZeroGroup>> find_groups(
     const Optimizer& optimizer,
     const std::optional<Field>& own,
@@ -134,11 +215,17 @@ std::optional<std::vector<ZeroGroup>> find_groups(
   if (why.empty()) {
     return groups;
   }
-  if (options.weights_only) {
+  if (options.stage0_groups.empty()) {
+    if (const auto names = names_by_value(optimizer, data)) {
+      return groups_of(*names, data);
+    }
+  }
+  // In fp32 the module holds the weights themselves.
+  if (options.weights_only && !optimizer.flat && !optimizer.weights) {
     return std::nullopt;
   }
   throw base::Error(
-      base::ExitCode::data,
+      base::ExitCode::config,
       "stage 0 does not tell which parameters are in which param group, and "
       "what was assumed does not fit: " +
           why,

@@ -191,21 +191,19 @@ void convert(
   model.global_samples = checkpoint.global_samples();
   model.ds_config = checkpoint.ds_config();
   model.client_state = checkpoint.client_state();
-  const std::string& type = "adam";
-  for (ZeroGroup& group : topology.groups) {
-    group.hyperparameters =
-        complete_hyperparameters(type, group.hyperparameters);
-  }
-  CheckpointCommit commit({folder, checkpoint.tag(), "driver"});
+  CommitOptions options;
+  options.folder = folder;
+  options.tag = checkpoint.tag();
+  options.run_id = "driver";
+  CheckpointCommit commit(options);
   commit.begin(0);
-  Manifest manifest{
-      checkpoint.tag(),
-      "driver",
-      stage,
-      ranks,
-      std::string(dtype_name(topology.dtype)),
-      checkpoint.global_steps(),
-      {}};
+  Manifest manifest;
+  manifest.tag = checkpoint.tag();
+  manifest.run_id = options.run_id;
+  manifest.stage = stage;
+  manifest.ranks = ranks;
+  manifest.dtype = dtype_name(topology.dtype);
+  manifest.global_steps = checkpoint.global_steps();
   if (stage == 0) {
     const OptimizerStates whole = optimizer_part(checkpoint, topology, 0);
     manifest.files.push_back(commit.add(
@@ -235,9 +233,11 @@ void convert(
 int run(const std::vector<std::string>& args) {
   const std::string verb = args.size() > 1 ? args[1] : "";
   if (verb == "describe" && args.size() == 3) {
-    const auto checkpoint =
-        ZeroCheckpoint::open(args[2], "", {.weights_only = true});
-    std::puts(describe_checkpoint(checkpoint).dump().c_str());
+    ZeroOpenOptions options;
+    options.weights_only = true;
+    std::puts(describe_checkpoint(ZeroCheckpoint::open(args[2], "", options))
+                  .dump()
+                  .c_str());
   } else if (verb == "tensors" && args.size() >= 4) {
     ZeroOpenOptions options;
     if (args.size() == 5) {
