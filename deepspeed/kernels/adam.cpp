@@ -30,7 +30,7 @@ struct AdamFactors {
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/adam.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -69,6 +69,9 @@ void update(
     store(v, a.exp_avg_sq + at, part);
     if (a.low_precision_weight != nullptr) {
       store(weight, a.low_precision_weight + at, part);
+    }
+    if (a.float16_weight != nullptr) {
+      store(weight, a.float16_weight + at, part);
     }
   });
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 
 namespace deepspeed::kernels {
 
@@ -25,6 +26,7 @@ struct AdamArrays {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   base::BFloat16* low_precision_weight = nullptr; // rounded copy; or null
+  base::Float16* float16_weight = nullptr; // the same in fp16; or null
 };
 
 // Elements [begin, end). Elementwise: does not depend on how the range is cut.

@@ -8,12 +8,23 @@ namespace {
 
 struct State {
   explicit State(int64_t n)
-      : weight(random_array<float>(n, 1)), m(n, 0.0f), v(n, 0.0f), low(n) {}
+      : weight(random_array<float>(n, 1)),
+        m(n, 0.0f),
+        v(n, 0.0f),
+        low(n),
+        half(n) {}
   AdamArrays arrays(const std::vector<float>& gradient) {
-    return {gradient.data(), weight.data(), m.data(), v.data(), low.data()};
+    return {
+        gradient.data(),
+        weight.data(),
+        m.data(),
+        v.data(),
+        low.data(),
+        half.data()};
   }
   std::vector<float> weight, m, v;
   std::vector<base::BFloat16> low;
+  std::vector<base::Float16> half;
 };
 
 // torch/optim/adam.py, _single_tensor_adam, in double.
@@ -55,6 +66,7 @@ void compare(AdamStep step, int64_t n) {
   expect_near(state.v, reference.v, 2e-6, 0.0);
   for (int64_t i = 0; i < n; ++i) {
     EXPECT_EQ(state.low[i].bits, base::BFloat16(state.weight[i]).bits);
+    EXPECT_EQ(state.half[i].bits, base::Float16(state.weight[i]).bits);
   }
 }
 

@@ -3,10 +3,11 @@
 //
 // Backward recomputes the probabilities from q, k and the saved log-sum-exp
 // (Dao et al., "FlashAttention", 2022, algorithm 4); nothing of size
-// length x length is stored. T is float or base::BFloat16; arithmetic in
-// float. Calls for different (sequence, head) pairs touch different memory and
-// may run on any thread in any order with the same result. Scratch memory is
-// per thread, grows to what the longest sequence needs, and is kept.
+// length x length is stored. T is float, base::BFloat16 or base::Float16;
+// arithmetic in float. Calls for different (sequence, head) pairs touch
+// different memory and may run on any thread in any order with the same result.
+// Scratch memory is per thread, grows to what the longest sequence needs, and
+// is kept.
 //
 // Dropout of (query position i, key position j) of a head: row = head << 16 |
 // i, column = j, see dropout.h; so a sequence has at most 65,536 tokens.
@@ -15,6 +16,7 @@
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/kernels/dropout.h"
 
 namespace deepspeed::kernels {

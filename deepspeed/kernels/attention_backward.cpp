@@ -238,6 +238,12 @@ void backward_bfloat16(
     int64_t head) {
   backward_head(args, sequence, head);
 }
+void backward_float16(
+    const AttentionBackward<Float16>& args,
+    const Sequence& sequence,
+    int64_t head) {
+  backward_head(args, sequence, head);
+}
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -246,6 +252,7 @@ HWY_AFTER_NAMESPACE();
 namespace deepspeed::kernels {
 HWY_EXPORT(backward_float);
 HWY_EXPORT(backward_bfloat16);
+HWY_EXPORT(backward_float16);
 
 template <>
 void attention_backward(
@@ -261,6 +268,14 @@ void attention_backward(
     const Sequence& sequence,
     int64_t head) {
   DS_DISPATCH(backward_bfloat16)(args, sequence, head);
+}
+
+template <>
+void attention_backward(
+    const AttentionBackward<base::Float16>& args,
+    const Sequence& sequence,
+    int64_t head) {
+  DS_DISPATCH(backward_float16)(args, sequence, head);
 }
 
 } // namespace deepspeed::kernels

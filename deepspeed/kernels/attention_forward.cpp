@@ -174,6 +174,12 @@ void forward_bfloat16(
     int64_t head) {
   forward_head(args, sequence, head);
 }
+void forward_float16(
+    const AttentionForward<Float16>& args,
+    const Sequence& sequence,
+    int64_t head) {
+  forward_head(args, sequence, head);
+}
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -182,6 +188,7 @@ HWY_AFTER_NAMESPACE();
 namespace deepspeed::kernels {
 HWY_EXPORT(forward_float);
 HWY_EXPORT(forward_bfloat16);
+HWY_EXPORT(forward_float16);
 
 template <>
 void attention_forward(
@@ -197,6 +204,14 @@ void attention_forward(
     const Sequence& sequence,
     int64_t head) {
   DS_DISPATCH(forward_bfloat16)(args, sequence, head);
+}
+
+template <>
+void attention_forward(
+    const AttentionForward<base::Float16>& args,
+    const Sequence& sequence,
+    int64_t head) {
+  DS_DISPATCH(forward_float16)(args, sequence, head);
 }
 
 } // namespace deepspeed::kernels

@@ -9,7 +9,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/column_sum.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 
 namespace deepspeed::kernels {
 
@@ -17,7 +18,8 @@ struct ColumnSum {
 };
 
 // out[c] = sum over rows r of x[r * stride + c], for c in [begin, end). The
-// order of the additions depends on `rows` alone. T: float, base::BFloat16.
+// order of the additions depends on `rows` alone. T: float,
+// base::BFloat16, base::Float16.
 template <typename T>
 void column_sum(const ColumnSum<T>& args, int64_t begin, int64_t end);
 

@@ -7,7 +7,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/convert.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -24,6 +24,12 @@ void round_array(const float* x, int64_t n, BFloat16* y) {
 void widen_array(const BFloat16* x, int64_t n, float* y) {
   convert(x, n, y);
 }
+void round_array_float16(const float* x, int64_t n, Float16* y) {
+  convert(x, n, y);
+}
+void widen_array_float16(const Float16* x, int64_t n, float* y) {
+  convert(x, n, y);
+}
 
 template <typename T>
 HWY_INLINE void add_scaled(float factor, const T* x, int64_t n, float* y) {
@@ -36,6 +42,9 @@ void add_scaled_float(float factor, const float* x, int64_t n, float* y) {
   add_scaled(factor, x, n, y);
 }
 void add_scaled_bfloat16(float factor, const BFloat16* x, int64_t n, float* y) {
+  add_scaled(factor, x, n, y);
+}
+void add_scaled_float16(float factor, const Float16* x, int64_t n, float* y) {
   add_scaled(factor, x, n, y);
 }
 
@@ -52,8 +61,11 @@ HWY_AFTER_NAMESPACE();
 namespace deepspeed::kernels {
 HWY_EXPORT(round_array);
 HWY_EXPORT(widen_array);
+HWY_EXPORT(round_array_float16);
+HWY_EXPORT(widen_array_float16);
 HWY_EXPORT(add_scaled_float);
 HWY_EXPORT(add_scaled_bfloat16);
+HWY_EXPORT(add_scaled_float16);
 HWY_EXPORT(scale_array);
 
 void to_bfloat16(const float* x, int64_t n, base::BFloat16* y) {
@@ -64,6 +76,14 @@ void to_float(const base::BFloat16* x, int64_t n, float* y) {
   DS_DISPATCH(widen_array)(x, n, y);
 }
 
+void to_float16(const float* x, int64_t n, base::Float16* y) {
+  DS_DISPATCH(round_array_float16)(x, n, y);
+}
+
+void to_float(const base::Float16* x, int64_t n, float* y) {
+  DS_DISPATCH(widen_array_float16)(x, n, y);
+}
+
 template <>
 void scale_add(float scale, const float* x, int64_t n, float* y) {
   DS_DISPATCH(add_scaled_float)(scale, x, n, y);
@@ -72,6 +92,11 @@ void scale_add(float scale, const float* x, int64_t n, float* y) {
 template <>
 void scale_add(float scale, const base::BFloat16* x, int64_t n, float* y) {
   DS_DISPATCH(add_scaled_bfloat16)(scale, x, n, y);
+}
+
+template <>
+void scale_add(float scale, const base::Float16* x, int64_t n, float* y) {
+  DS_DISPATCH(add_scaled_float16)(scale, x, n, y);
 }
 
 void scale(float scale, int64_t n, float* x) {

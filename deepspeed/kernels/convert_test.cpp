@@ -1,4 +1,5 @@
-// Conversions against base::BFloat16, for values of every kind.
+// Conversions against base::BFloat16 and base::Float16, for values of every
+// kind.
 #include "deepspeed/kernels/convert.h"
 
 #include <bit>
@@ -12,7 +13,16 @@ TEST(Convert, RoundsAsTheScalarType) {
   std::vector<float> x;
   // All 2^16 upper halves, each with lower halves around the ties.
   for (uint32_t upper = 0; upper < 65536; ++upper) {
-    for (uint32_t lower : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u}) {
+    for (uint32_t lower :
+         {0x0000u,
+          0x0001u,
+          0x0fffu,
+          0x1000u,
+          0x1001u,
+          0x3000u,
+          0x7fffu,
+          0x8000u,
+          0x8001u}) {
       x.push_back(std::bit_cast<float>(upper << 16 | lower));
     }
   }
@@ -28,6 +38,20 @@ TEST(Convert, RoundsAsTheScalarType) {
     for (int64_t i = 0; i < n; ++i) {
       ASSERT_EQ(std::bit_cast<uint32_t>(back[i]), uint32_t{y[i].bits} << 16);
     }
+    std::vector<base::Float16> half(n);
+    to_float16(x.data(), n, half.data());
+    for (int64_t i = 0; i < n; ++i) {
+      ASSERT_EQ(half[i].bits, base::Float16(x[i]).bits) << x[i];
+    }
+    to_float(half.data(), n, back.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const float expected = static_cast<float>(half[i]);
+      ASSERT_TRUE(
+          std::bit_cast<uint32_t>(back[i]) ==
+              std::bit_cast<uint32_t>(expected) ||
+          (std::isnan(back[i]) && std::isnan(expected)))
+          << x[i];
+    }
   });
 }
 
@@ -40,6 +64,11 @@ TEST(Convert, TouchesNothingPastTheEnd) {
       EXPECT_EQ(y[n].bits, base::BFloat16(7.0f).bits);
       std::vector<float> z(n + 1, 7.0f);
       to_float(y.data(), n, z.data());
+      EXPECT_EQ(z[n], 7.0f);
+      std::vector<base::Float16> half(n + 1, base::Float16(7.0f));
+      to_float16(x.data(), n, half.data());
+      EXPECT_EQ(half[n].bits, base::Float16(7.0f).bits);
+      to_float(half.data(), n, z.data());
       EXPECT_EQ(z[n], 7.0f);
     }
   });

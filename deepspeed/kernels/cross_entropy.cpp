@@ -10,7 +10,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/cross_entropy.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -110,18 +110,18 @@ HWY_INLINE int64_t predicted_column(
       row, bias, count, [&](V x) HWY_ATTR { return hn::Eq(x, set(max)); });
 }
 
-// Overwrites logits with exp(logit - max) * inverse_sum.
+// Overwrites logits with exp(logit - max) * factor.
 template <typename T>
 HWY_INLINE void probabilities(
     T* row,
     const T* bias,
     int64_t count,
     float max,
-    float inverse_sum) {
+    float factor) {
   for_vectors(count, [&](int64_t i, auto part) HWY_ATTR {
     const V x = load_logits(row, bias, i, part);
     const V e = exp(hn::Sub(x, set(max)));
-    store(hn::Mul(e, set(inverse_sum)), row + i, part);
+    store(hn::Mul(e, set(factor)), row + i, part);
   });
 }
 
@@ -146,10 +146,11 @@ HWY_INLINE void loss_rows(
           predicted_column(row, args.bias, count, max, sum != sum));
     }
     if (kGradient) {
-      probabilities(row, args.bias, count, max, 1.0f / sum);
+      const float factor = args.gradient_factor;
+      probabilities(row, args.bias, count, max, factor / sum);
       // From floats: in bfloat16, p - 1 of a rounded p would lose digits.
       const float p = hn::GetLane(exp(set(of_label - max))) / sum;
-      row[label] = T(p - 1.0f);
+      row[label] = T((p - 1.0f) * factor);
     }
   }
 }

@@ -82,6 +82,31 @@ TEST(CrossEntropy, MatchesTheDefinition) {
   });
 }
 
+// Without the factor, 1 / 50,000 would keep 8 bits in fp16 and 1e-8 none.
+TEST(CrossEntropy, GradientFactorKeepsSmallProbabilitiesInFp16) {
+  constexpr int64_t kVocabulary = 50'000;
+  for_each_isa([] {
+    std::vector<base::Float16> logits(kVocabulary, base::Float16(0.0f));
+    for (int64_t c = 0; c < kVocabulary; c += 2) {
+      logits[c] = base::Float16(-7.5f);
+    }
+    const std::vector<int32_t> labels = {3};
+    std::vector<float> loss(1);
+    std::vector<int32_t> predicted(1);
+    auto args = arguments(kVocabulary, logits, labels, loss, predicted);
+    args.gradient_factor = 32768.0f;
+    cross_entropy_with_gradient(args, 0, 1);
+    const double sum = kVocabulary / 2 * (1.0 + std::exp(-7.5));
+    for (int64_t c = 0; c < kVocabulary; ++c) {
+      const double p = (c % 2 == 0 ? std::exp(-7.5) : 1.0) / sum;
+      const double expected = 32768.0 * (c == 3 ? p - 1.0 : p);
+      ASSERT_NEAR(
+          static_cast<float>(logits[c]), expected, 0x1p-10 * std::abs(expected))
+          << c;
+    }
+  });
+}
+
 // Each element of the gradient is the derivative of the loss.
 TEST(CrossEntropy, GradientIsTheSlope) {
   constexpr int64_t kVocabulary = 20;

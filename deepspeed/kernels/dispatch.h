@@ -1,7 +1,8 @@
 // How a kernel file is compiled for several instruction sets and called.
 //
 // A kernel file includes this first, then (with HWY_TARGET_INCLUDE naming the
-// file itself) hwy/foreach_target.h, then simd_inl.h. Highway's targets that
+// file itself) hwy/foreach_target.h, then simd_inl.h (or
+// float16_inl.h, for fp16 too). Highway's targets that
 // are not worth their compile time are left out.
 #pragma once
 
@@ -26,7 +27,7 @@ void choose_isa();
 // For a template `NAME_range(const Args<T>&, int64_t begin, int64_t end)` in
 // HWY_NAMESPACE: DS_RANGE_KERNEL, there, makes functions that can be exported;
 // DS_RANGE_ENTRY, after the namespaces, defines NAME of the public header, for
-// float and BFloat16.
+// float, BFloat16 and Float16.
 #define DS_RANGE_KERNEL(name, Args)                                        \
   void name##_float(const Args<float>& args, int64_t begin, int64_t end) { \
     name##_range(args, begin, end);                                        \
@@ -34,10 +35,15 @@ void choose_isa();
   void name##_bfloat16(                                                    \
       const Args<base::BFloat16>& args, int64_t begin, int64_t end) {      \
     name##_range(args, begin, end);                                        \
+  }                                                                        \
+  void name##_float16(                                                     \
+      const Args<base::Float16>& args, int64_t begin, int64_t end) {       \
+    name##_range(args, begin, end);                                        \
   }
 #define DS_RANGE_ENTRY(name, Args)                                          \
   HWY_EXPORT(name##_float);                                                 \
   HWY_EXPORT(name##_bfloat16);                                              \
+  HWY_EXPORT(name##_float16);                                               \
   template <>                                                               \
   void name(const Args<float>& args, int64_t begin, int64_t end) {          \
     DS_DISPATCH(name##_float)(args, begin, end);                            \
@@ -45,4 +51,8 @@ void choose_isa();
   template <>                                                               \
   void name(const Args<base::BFloat16>& args, int64_t begin, int64_t end) { \
     DS_DISPATCH(name##_bfloat16)(args, begin, end);                         \
+  }                                                                         \
+  template <>                                                               \
+  void name(const Args<base::Float16>& args, int64_t begin, int64_t end) {  \
+    DS_DISPATCH(name##_float16)(args, begin, end);                          \
   }

@@ -6,6 +6,7 @@
 
 #include "deepspeed/base/bfloat16.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/kernels/dispatch.h"
 #include "deepspeed/kernels/scratch.h"
 
@@ -142,6 +143,14 @@ template void dropout_rows(
     int64_t,
     const base::BFloat16*,
     base::BFloat16*,
+    int64_t,
+    int64_t);
+template void dropout_rows(
+    const Dropout&,
+    const TokenKeys&,
+    int64_t,
+    const base::Float16*,
+    base::Float16*,
     int64_t,
     int64_t);
 

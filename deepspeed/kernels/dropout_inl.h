@@ -9,7 +9,7 @@
 
 #include "deepspeed/base/philox.h"
 #include "deepspeed/kernels/dropout.h"
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

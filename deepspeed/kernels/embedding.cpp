@@ -142,6 +142,10 @@ template void embedding_backward(
     const EmbeddingBackward<base::BFloat16>&,
     int64_t,
     int64_t);
+template void embedding_backward(
+    const EmbeddingBackward<base::Float16>&,
+    int64_t,
+    int64_t);
 
 } // namespace deepspeed::kernels
 #endif // HWY_ONCE

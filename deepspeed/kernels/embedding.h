@@ -1,8 +1,8 @@
 // RoBERTa's embedding: y = dropout(LayerNorm(word[id] + position[p] +
 // type[0])).
 //
-// T is float or base::BFloat16; arithmetic in float. The caller has checked
-// that ids and positions lie inside the tables.
+// T is float, base::BFloat16 or base::Float16; arithmetic in float. The caller
+// has checked that ids and positions lie inside the tables.
 //
 // Backward, in the terms of the other kernels: dropout_rows(dy), then
 // layer_norm_backward (without dropout) gives d, layer_norm_backward_params,
@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/kernels/dropout.h"
 
 namespace deepspeed::kernels {

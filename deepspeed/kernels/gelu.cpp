@@ -7,7 +7,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/gelu.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -72,6 +72,13 @@ void multiply_bfloat16(
     int64_t count) {
   multiply(a, b, c, count);
 }
+void multiply_float16(
+    const Float16* a,
+    const Float16* b,
+    Float16* c,
+    int64_t count) {
+  multiply(a, b, c, count);
+}
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -81,6 +88,7 @@ namespace deepspeed::kernels {
 DS_RANGE_ENTRY(bias_gelu_forward, BiasGelu)
 HWY_EXPORT(multiply_float);
 HWY_EXPORT(multiply_bfloat16);
+HWY_EXPORT(multiply_float16);
 
 template <>
 void gelu_backward(
@@ -105,6 +113,19 @@ void gelu_backward(
     int64_t end) {
   const int64_t first = begin * columns;
   DS_DISPATCH(multiply_bfloat16)
+  (dy + first, derivative + first, dx + first, (end - begin) * columns);
+}
+
+template <>
+void gelu_backward(
+    int64_t columns,
+    const base::Float16* dy,
+    const base::Float16* derivative,
+    base::Float16* dx,
+    int64_t begin,
+    int64_t end) {
+  const int64_t first = begin * columns;
+  DS_DISPATCH(multiply_float16)
   (dy + first, derivative + first, dx + first, (end - begin) * columns);
 }
 

@@ -1,14 +1,16 @@
 // GELU with the exact error function (Hendrycks & Gimpel, 2016), fused with the
 // bias before it: y = u * Phi(u), u = x + bias.
 //
-// T is float or base::BFloat16; matrices are [rows, columns] without gaps;
-// arithmetic in float; [begin, end) are rows, and results do not depend on how
-// they are cut. Infinities give what PyTorch gives: gelu(-inf) = NaN.
+// T is float, base::BFloat16 or base::Float16; matrices are [rows, columns]
+// without gaps; arithmetic in float; [begin, end) are rows, and results do not
+// depend on how they are cut. Infinities give what PyTorch gives: gelu(-inf) =
+// NaN.
 #pragma once
 
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 
 namespace deepspeed::kernels {
 

@@ -1,16 +1,17 @@
 // Layer normalization (Ba et al., 2016) fused with what stands before it:
 // y = LayerNorm(residual + dropout(x + bias)) * gamma + beta.
 //
-// T is float or base::BFloat16; matrices are row-major [rows, hidden] without
-// gaps; all arithmetic is in float. Each call works on a range, so callers cut
-// the work among threads; the result does not depend on the cuts. Mean and
-// variance take two passes over the row (no cancellation). Row i uses
-// tokens.visit[i], tokens.position[i], which are not read without dropout.
+// T is float, base::BFloat16 or base::Float16; matrices are row-major [rows,
+// hidden] without gaps; all arithmetic is in float. Each call works on a range,
+// so callers cut the work among threads; the result does not depend on the
+// cuts. Mean and variance take two passes over the row (no cancellation). Row i
+// uses tokens.visit[i], tokens.position[i], which are not read without dropout.
 #pragma once
 
 #include <cstdint>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/kernels/dropout.h"
 
 namespace deepspeed::kernels {

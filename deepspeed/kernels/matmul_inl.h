@@ -7,7 +7,7 @@
 #define DEEPSPEED_KERNELS_MATMUL_INL_H_
 #endif
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -1,7 +1,8 @@
 // The vectors of floats that all kernels are written in, for one instruction
 // set: included again for each (see dispatch.h), so its guard toggles.
 //
-// Arrays are of float or base::BFloat16; a vector is always of float. Loops go
+// Arrays are of float or base::BFloat16 (of base::Float16 with float16_inl.h);
+// a vector is always of float. Loops go
 // through for_vectors, which calls its body with Full for whole vectors and
 // with Part for the rest of a row; nothing is read or written past the end.
 #if defined(DEEPSPEED_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)

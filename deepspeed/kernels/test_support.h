@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
 #include "deepspeed/kernels/dropout.h"
 #include "deepspeed/kernels/isa.h"
 
@@ -29,7 +30,7 @@ void for_each_isa(Test&& test) {
   force_isa(available_isas().front());
 }
 
-// Same, for float and for BFloat16: test(T()).
+// Same, for float, BFloat16 and Float16: test(T()).
 template <typename Test>
 void for_each_isa_and_type(Test&& test) {
   for_each_isa([&] {
@@ -40,6 +41,10 @@ void for_each_isa_and_type(Test&& test) {
     {
       SCOPED_TRACE("bfloat16");
       test(base::BFloat16());
+    }
+    {
+      SCOPED_TRACE("float16");
+      test(base::Float16());
     }
   });
 }
@@ -66,8 +71,16 @@ std::vector<double> doubles(const std::vector<T>& x) {
   return y;
 }
 
+// One unit in the last place of T, relative to the value; 0 for float.
+template <typename T>
+constexpr double kRounding = 0.0;
+template <>
+constexpr inline double kRounding<base::BFloat16> = 0x1p-8;
+template <>
+constexpr inline double kRounding<base::Float16> = 0x1p-11;
+
 // |actual - expected| <= relative * (|expected| + magnitude), where bfloat16
-// gets one unit in its last place on top for the final rounding.
+// and fp16 get one unit in their last place on top for the final rounding.
 template <typename T>
 void expect_near(
     const std::vector<T>& actual,
@@ -75,11 +88,12 @@ void expect_near(
     double relative,
     double magnitude = 1.0) {
   ASSERT_EQ(actual.size(), expected.size());
-  const double rounding = std::is_same_v<T, float> ? 0.0 : 0x1p-8;
+  // The smallest number of fp16 is 2^-24.
+  const double smallest = std::is_same_v<T, base::Float16> ? 0x1p-24 : 0.0;
   for (size_t i = 0; i < actual.size(); ++i) {
     const double value = static_cast<float>(actual[i]);
     const double bound = relative * (std::abs(expected[i]) + magnitude) +
-        rounding * std::abs(expected[i]);
+        kRounding<T> * std::abs(expected[i]) + smallest;
     ASSERT_NEAR(value, expected[i], bound) << "element " << i;
   }
 }
