@@ -13,7 +13,8 @@ int train(pretrain::Run& run) {
   bert::RobertaForMaskedLM model(run.model_options());
   flat::FlatParameters parameters(*model, run.compute_dtype());
   optim::Adam optimizer(parameters, run.adam_options());
-  pretrain::SingleProcessModel trained(model, parameters, optimizer);
+  pretrain::SingleProcessModel trained(
+      model, parameters, optimizer, run.settings().run.keep_last);
   run.start(trained);
 
   const auto micro_batches =
@@ -38,5 +39,9 @@ int train(pretrain::Run& run) {
 
 int main(int argc, char** argv) {
   return pretrain::run_training_program(
-      argc, argv, "Pretrain a RoBERTa masked language model.", train);
+      argc,
+      argv,
+      "Pretrain a RoBERTa masked language model.",
+      report::Settings(),
+      train);
 }

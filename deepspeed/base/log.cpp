@@ -3,10 +3,16 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <string>
 
 namespace deepspeed::base {
+namespace {
+
+std::atomic<bool> quiet_process = false;
+
+} // namespace
 
 void write_line(std::string_view text) {
   std::string line(text);
@@ -28,11 +34,19 @@ void write_line(std::string_view text) {
 }
 
 void log_info(std::string_view message) {
-  write_line("info: " + std::string(message));
+  if (!quiet_process) {
+    write_line("info: " + std::string(message));
+  }
 }
 
 void log_warning(std::string_view message) {
-  write_line("warning: " + std::string(message));
+  if (!quiet_process) {
+    write_line("warning: " + std::string(message));
+  }
+}
+
+void set_quiet(bool quiet) {
+  quiet_process = quiet;
 }
 
 } // namespace deepspeed::base

@@ -9,8 +9,10 @@ namespace deepspeed::base {
 // added if it has none. Thread-safe.
 void write_line(std::string_view text);
 
-// "LEVEL message" lines. Thread-safe.
+// "LEVEL message" lines. Thread-safe. A quiet process leaves them out: with
+// several ranks, rank 0 speaks for all.
 void log_info(std::string_view message);
 void log_warning(std::string_view message);
+void set_quiet(bool quiet);
 
 } // namespace deepspeed::base

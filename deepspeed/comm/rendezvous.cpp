@@ -89,21 +89,16 @@ int inherited_socket(int port) {
     return -1;
   }
   const int number = std::atoi(text);
-  int listening = 0;
-  socklen_t length = sizeof listening;
   sockaddr_in address = {};
   socklen_t address_length = sizeof address;
-  if (::getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) !=
-          0 ||
-      listening == 0 ||
-      ::getsockname(
+  if (::getsockname(
           number, reinterpret_cast<sockaddr*>(&address), &address_length) !=
           0 ||
-      ntohs(address.sin_port) != port) {
+      ntohs(address.sin_port) != port || ::listen(number, SOMAXCONN) != 0) {
     throw Error(
         ExitCode::config,
         std::string(kListenVariable) + "=" + text +
-            " is not a socket that listens at port " + std::to_string(port),
+            " is not a socket bound to port " + std::to_string(port),
         "environment",
         "only the launcher sets it: unset it");
   }

@@ -71,17 +71,7 @@ void FlatParameters::begin_step() {
 void FlatParameters::collect() {
   const at::NoGradGuard no_grad;
   for (FlatEntry& entry : entries_) {
-    at::Tensor& left = entry.parameter.mutable_grad();
-    if (!left.defined()) {
-      continue;
-    }
-    if (entry.slot.fresh) {
-      entry.slot.grad.copy_(left);
-      entry.slot.fresh = false;
-    } else {
-      entry.slot.grad.add_(left);
-    }
-    left.reset();
+    entry.slot.collect(entry.parameter);
   }
 }
 

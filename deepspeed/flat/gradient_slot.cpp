@@ -1,7 +1,30 @@
 // Where the gradient of a parameter goes, for autograd and for fused blocks.
 #include "deepspeed/flat/gradient_slot.h"
 
+#include <utility>
+
 namespace deepspeed::flat {
+
+GradientSlot::Target GradientSlot::take() {
+  if (fresh && make_room) {
+    make_room();
+  }
+  return {grad, !std::exchange(fresh, false)};
+}
+
+void GradientSlot::collect(const at::Tensor& parameter) {
+  at::Tensor& left = parameter.mutable_grad();
+  if (!left.defined()) {
+    return;
+  }
+  const Target target = take();
+  if (target.add) {
+    target.grad.add_(left);
+  } else {
+    target.grad.copy_(left);
+  }
+  left.reset();
+}
 
 GradientOutputs::GradientOutputs(
     std::vector<GradientSlot*> slots,
@@ -20,9 +43,7 @@ GradientOutputs::Target GradientOutputs::take(size_t parameter) {
         parameters_[parameter].options().dtype(at::kFloat));
     return {results_[parameter], false};
   }
-  const bool add = !slot->fresh;
-  slot->fresh = false;
-  return {slot->grad, add};
+  return slot->take();
 }
 
 } // namespace deepspeed::flat

@@ -15,6 +15,18 @@ namespace deepspeed::flat {
 struct GradientSlot {
   at::Tensor grad; // fp32, the parameter's shape, a view of the flat buffer
   bool fresh = true;
+  // Called before the first write of a step, to make room: sets `grad`. Empty
+  // for slots that always have their place.
+  std::function<void()> make_room;
+
+  struct Target {
+    at::Tensor grad;
+    bool add = false; // false: overwrite
+  };
+  // To be called by each writer, once for each backward pass.
+  Target take();
+  // Moves a gradient that autograd left in parameter.grad() here.
+  void collect(const at::Tensor& parameter);
 };
 
 // A module whose blocks write gradients straight into slots. Such a block gives
@@ -42,10 +54,7 @@ class GradientOutputs {
       std::vector<GradientSlot*> slots,
       const std::vector<at::Tensor>& parameters);
 
-  struct Target {
-    at::Tensor grad; // fp32, the parameter's shape
-    bool add = false; // false: overwrite
-  };
+  using Target = GradientSlot::Target;
   // To be called once for each parameter that gets a gradient in this pass.
   Target take(size_t parameter);
   // One tensor for each parameter; undefined where a slot holds the gradient.

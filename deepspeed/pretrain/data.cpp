@@ -12,7 +12,8 @@ namespace {
 TextSource open_text(
     const std::string& path,
     const report::Settings& settings,
-    const std::shared_ptr<const text::Tokenizer>& tokenizer) {
+    const std::shared_ptr<const text::Tokenizer>& tokenizer,
+    int64_t ranks) {
   text::CacheRequest request;
   request.source = path;
   request.text_column = settings.data.text_column;
@@ -31,7 +32,7 @@ TextSource open_text(
   options.shape = {
       static_cast<uint64_t>(settings.optimizer.batch_size),
       static_cast<uint64_t>(settings.optimizer.gradient_accumulation_steps),
-      1};
+      static_cast<uint64_t>(ranks)};
   options.mask = {
       settings.data.mask_prob,
       settings.data.random_replace_prob,
@@ -72,19 +73,22 @@ void check_tokenizer(
 
 } // namespace
 
-Data::Data(const report::Settings& settings, int64_t vocab_size) {
+Data::Data(
+    const report::Settings& settings,
+    int64_t vocab_size,
+    int64_t ranks) {
   const std::string folder =
       text::find_tokenizer(settings.data.tokenizer, settings.data.data_dir);
   tokenizer_ = text::Tokenizer::load(folder);
   check_tokenizer(*tokenizer_, folder, vocab_size);
   const text::Dataset dataset =
       text::find_dataset(settings.data.dataset, settings.data.data_dir);
-  train_ = open_text(dataset.train, settings, tokenizer_);
+  train_ = open_text(dataset.train, settings, tokenizer_, ranks);
   const std::string& held_out = settings.data.validation_file.empty()
       ? dataset.valid
       : settings.data.validation_file;
   if (!held_out.empty()) {
-    validation_ = open_text(held_out, settings, tokenizer_);
+    validation_ = open_text(held_out, settings, tokenizer_, ranks);
   }
 }
 

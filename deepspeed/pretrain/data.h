@@ -25,8 +25,9 @@ class Data {
  public:
   // Opens tokenizer and texts, tokenizing what is not in the cache yet; says so
   // on standard error. Error(no_input), Error(data), or Error(config) if the
-  // tokenizer does not fit the model's vocabulary of `vocab_size`.
-  Data(const report::Settings& settings, int64_t vocab_size);
+  // tokenizer does not fit the model's vocabulary of `vocab_size`. A step's
+  // batch is divided over `ranks`.
+  Data(const report::Settings& settings, int64_t vocab_size, int64_t ranks);
 
   std::shared_ptr<const text::Tokenizer> tokenizer() const {
     return tokenizer_;

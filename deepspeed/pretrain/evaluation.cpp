@@ -6,12 +6,16 @@ namespace deepspeed::pretrain {
 bert::Evaluation evaluate(
     bert::RobertaForMaskedLM model,
     const TextSource& source,
-    int64_t batch_size) {
+    int64_t batch_size,
+    int64_t rank,
+    int64_t ranks) {
   bert::Evaluation total;
-  for (uint64_t first = 0; first < source.cache->size();
-       first += static_cast<uint64_t>(batch_size)) {
-    const bert::Evaluation part = model->evaluate(std::make_shared<bert::Batch>(
-        source.batches->make_eval(first, static_cast<uint64_t>(batch_size))));
+  const auto samples = static_cast<int64_t>(source.cache->size());
+  for (int64_t first = rank * batch_size; first < samples;
+       first += ranks * batch_size) {
+    const bert::Evaluation part =
+        model->evaluate(std::make_shared<bert::Batch>(source.batches->make_eval(
+            static_cast<uint64_t>(first), static_cast<uint64_t>(batch_size))));
     total.loss_sum += part.loss_sum;
     total.masked += part.masked;
     total.correct += part.correct;

@@ -8,11 +8,14 @@
 
 namespace deepspeed::pretrain {
 
-// Over all samples of `source`, in batches of `batch_size` of them.
+// Over the samples of `source` in batches of `batch_size`, every `ranks`-th
+// batch from the `rank`-th on.
 bert::Evaluation evaluate(
     bert::RobertaForMaskedLM model,
     const TextSource& source,
-    int64_t batch_size);
+    int64_t batch_size,
+    int64_t rank,
+    int64_t ranks);
 
 inline double mean_loss(const bert::Evaluation& evaluation) {
   return evaluation.loss_sum / static_cast<double>(evaluation.masked);

@@ -8,7 +8,8 @@
 #include "deepspeed/base/json.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/safetensors.h"
-#include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/pretrain/engine_model.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
 #include "deepspeed/report/hparams.h"
 #include "deepspeed/text/data_lookup.h"
@@ -174,7 +175,7 @@ LoadedModel load_exported(const std::string& folder) {
           path,
           "it is not a RoBERTa masked language model");
     }
-    copy_from_file(*tensor, path + ": " + name, item.value());
+    flat::copy_from_file(*tensor, path + ": " + name, item.value());
   }
   loaded.tokenizer = text::Tokenizer::load(folder);
   return loaded;
@@ -189,7 +190,13 @@ LoadedModel load_experiment(
   options.config = model_config(settings.model);
   LoadedModel loaded;
   loaded.model = bert::RobertaForMaskedLM(options);
-  load_step_checkpoint_weights(folder, *loaded.model);
+  // A folder of train_bert_ds names its checkpoint in `latest`.
+  if (std::filesystem::exists(
+          checkpoint::join(folder, checkpoint::kLatestFile))) {
+    load_engine_checkpoint_weights(folder, *loaded.model);
+  } else {
+    load_step_checkpoint_weights(folder, *loaded.model);
+  }
   loaded.tokenizer = text::Tokenizer::load(text::find_tokenizer(
       settings.data.tokenizer,
       data_dir.empty() ? settings.data.data_dir : data_dir));
@@ -226,7 +233,7 @@ void export_model(
   for (const bert::NamedTensor& weight : weights) {
     if (!weight.name.starts_with(kPooler)) {
       tensors.push_back(
-          {their_name(weight.name), FileTensors().add(weight.tensor)});
+          {their_name(weight.name), flat::FileTensors().add(weight.tensor)});
     }
   }
   checkpoint::save_safetensors(

@@ -16,11 +16,13 @@ int run_training_program(
     int argc,
     char** argv,
     const std::string& summary,
+    const report::Settings& defaults,
     const std::function<int(Run&)>& train) {
   return base::run_program([&] {
     report::ProgramText text;
     text.name = std::filesystem::path(argv[0]).filename().string();
     text.summary = summary;
+    text.defaults = defaults;
     text.version = text.name + " " + std::string(base::kVersion) +
         ", libtorch " TORCH_VERSION ", g++ " __VERSION__ "\n";
     const report::Options options =

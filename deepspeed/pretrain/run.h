@@ -6,6 +6,9 @@
 #include <memory>
 #include <optional>
 
+#include "deepspeed/comm/process_group.h"
+#include "deepspeed/config/config.h"
+#include "deepspeed/engine/engine.h"
 #include "deepspeed/pretrain/data.h"
 #include "deepspeed/pretrain/run_log.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
@@ -33,7 +36,8 @@ std::string print_config(const report::Options& options);
 // Not thread-safe.
 class Run {
  public:
-  // Makes or opens the experiment folder and the data. Throws base::Error.
+  // Joins the ranks of the run, makes or opens the experiment folder and the
+  // data. Throws base::Error.
   explicit Run(const report::Options& options);
   ~Run();
 
@@ -43,6 +47,11 @@ class Run {
   bert::RobertaOptions model_options() const;
   at::ScalarType compute_dtype() const;
   optim::AdamOptions adam_options() const;
+  // train_bert_ds: the engine's configuration, and what else it needs.
+  const config::Config& engine_config() const {
+    return *engine_config_;
+  }
+  InitializeOptions engine_options() const;
 
   // Loads the newest checkpoint of a resumed run into `trained`, and prints the
   // start table. `trained` must outlive the run.
@@ -59,22 +68,38 @@ class Run {
   // with an Error(internal).
   std::optional<double> gradient_scale(const flat::FlatParameters& parameters);
   // Of this step's update.
-  double learning_rate() const;
+  double learning_rate() const {
+    return learning_rate_at(step_);
+  }
   // Logs, evaluates and saves where it is due.
   void end_step();
+  // The same with the engine's figures.
+  void end_step(double learning_rate, double gradient_norm);
 
   // The last checkpoint, evaluation, export, report and summary. Returns the
   // exit code: 0, or 75 after a signal.
   int finish();
 
  private:
+  bool is_root() const {
+    return ranks_->rank() == 0;
+  }
+  void join_ranks();
+  void open_experiment();
+  double learning_rate_at(int64_t steps_done) const;
+  // Of every rank, in rank order.
+  std::vector<double> gather(std::vector<double> own);
+  void agree_on_losses();
   bool last_step() const;
   void save();
   void evaluate_now();
   void print_start_table();
 
   report::Settings settings_;
-  std::optional<report::Experiment> experiment_; // none in a dry run
+  std::shared_ptr<comm::ProcessGroup> ranks_;
+  std::optional<config::Config> engine_config_;
+  std::string folder_; // of the experiment; empty in a dry run
+  std::optional<report::Experiment> experiment_; // rank 0's, if any
   std::unique_ptr<Data> data_;
   std::unique_ptr<text::Prefetcher> prefetcher_;
   std::unique_ptr<RunLog> log_;
@@ -84,7 +109,9 @@ class Run {
   int64_t first_step_ = 0; // steps done before this run
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
-  int64_t tokens_of_batch_ = 0;
+  int stop_ = 0; // the signal that asked one of the ranks to stop
+  std::vector<double> losses_; // of this step on this rank
+  int64_t tokens_ = 0; // of this step on this rank
   double gradient_norm_ = 0; // of this step; NaN if it was not computed
   std::optional<double> validation_loss_; // of the last evaluation
   bool finite_ = true; // all losses of this step

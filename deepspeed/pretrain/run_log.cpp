@@ -8,12 +8,29 @@
 #include "deepspeed/report/system_info.h"
 
 namespace deepspeed::pretrain {
+namespace {
+
+report::ProgressOptions progress_options(
+    int64_t first_step,
+    int64_t total_steps,
+    bool quiet) {
+  report::ProgressOptions options =
+      report::progress_on_stderr(first_step, total_steps);
+  if (quiet) {
+    options.columns = 0;
+    options.write = [](std::string_view) {};
+  }
+  return options;
+}
+
+} // namespace
 
 RunLog::RunLog(
     const report::Experiment* experiment,
     const LoopState& start,
-    int64_t total_steps)
-    : progress_(report::progress_on_stderr(start.step, total_steps)),
+    int64_t total_steps,
+    bool quiet)
+    : progress_(progress_options(start.step, total_steps, quiet)),
       loss_sum_(start.loss_sum),
       loss_count_(start.loss_count),
       since_(std::chrono::steady_clock::now()) {
@@ -23,12 +40,10 @@ RunLog::RunLog(
   }
 }
 
-void RunLog::add_loss(double loss, int64_t tokens) {
+void RunLog::add_losses(double sum, int64_t count, int64_t tokens) {
   tokens_ += tokens;
-  if (std::isfinite(loss)) {
-    loss_sum_ += loss;
-    ++loss_count_;
-  }
+  loss_sum_ += sum;
+  loss_count_ += count;
 }
 
 double RunLog::take_tokens_per_second() {

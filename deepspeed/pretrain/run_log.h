@@ -30,13 +30,15 @@ class RunLog {
  public:
   // `experiment` is null for a dry run: then the screen is all. `start` is what
   // the checkpoint held: the mean loss of a log line does not know of resumes.
+  // `quiet`: nothing on the screen either, for ranks other than 0.
   RunLog(
       const report::Experiment* experiment,
       const LoopState& start,
-      int64_t total_steps);
+      int64_t total_steps,
+      bool quiet = false);
 
-  // One micro batch. A loss that is not finite is counted, not averaged.
-  void add_loss(double loss, int64_t tokens);
+  // The losses of a step's micro batches, those that are finite.
+  void add_losses(double sum, int64_t count, int64_t tokens);
   // After the update.
   void end_step(const StepFigures& figures);
   void evaluation(int64_t step, const bert::Evaluation& evaluation);

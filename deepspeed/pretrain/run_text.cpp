@@ -23,8 +23,8 @@ using report::format_count;
 
 int64_t parameter_count(const TrainedModel& trained) {
   int64_t count = 0;
-  for (const auto& weight : trained.weights()) {
-    count += weight.tensor.numel();
+  for (const at::Tensor& parameter : trained.model()->parameters()) {
+    count += parameter.numel();
   }
   return count;
 }
@@ -60,10 +60,23 @@ std::string optimizer_text(const report::Settings& settings) {
   return text + ", " + settings.machine.dtype;
 }
 
+std::string engine_text(const RunStart& run) {
+  const report::EngineSettings& engine = run.settings.engine;
+  std::string text = "ZeRO stage " + std::to_string(engine.zero_stage) + ", " +
+      std::to_string(run.ranks) + (run.ranks == 1 ? " rank" : " ranks");
+  if (run.ranks > 1) {
+    text += " over " + run.transport;
+  }
+  if (engine.offload_optimizer == "cpu") {
+    text += ", optimizer in host memory (where it is anyway on the CPU)";
+  }
+  return text;
+}
+
 report::Rows settings_rows(report::Settings settings) {
   report::Rows rows;
   for (const report::Field& field : report::fields_of(settings)) {
-    if (field.stored) {
+    if (field.stored && (settings.engine.enabled || !field.engine_only)) {
       rows.emplace_back(field.name, report::value_text(field));
     }
   }
@@ -102,14 +115,18 @@ report::Rows start_table(const RunStart& run) {
   }
   rows.emplace_back(
       "Batch",
-      std::to_string(o.batch_size * o.gradient_accumulation_steps) +
+      std::to_string(o.batch_size * o.gradient_accumulation_steps * run.ranks) +
           " lines = " + std::to_string(o.batch_size) + " x " +
-          std::to_string(o.gradient_accumulation_steps) + " micro batches");
+          std::to_string(o.gradient_accumulation_steps) + " micro batches" +
+          (run.ranks > 1 ? " x " + std::to_string(run.ranks) + " ranks" : ""));
   rows.emplace_back(
       "Steps",
       format_count(run.first_step) + " done, until " +
           format_count(settings.run.num_iterations));
   rows.emplace_back("Optimizer", optimizer_text(settings));
+  if (settings.engine.enabled) {
+    rows.emplace_back("Engine", engine_text(run));
+  }
   rows.emplace_back("Machine", machine_text());
   if (!run.experiment.empty()) {
     rows.emplace_back("Output", run.experiment);
@@ -138,7 +155,9 @@ report::EndSummary end_summary(const RunResult& result) {
   summary.phases = result.phases;
   summary.rows.emplace_back("Report", result.experiment.report_path());
   summary.next_commands.push_back(
-      "train_bert --load_checkpoint_dir " + result.experiment.path() +
+      (result.settings.engine.enabled ? "deepspeed train_bert_ds"
+                                      : "train_bert") +
+      std::string(" --load_checkpoint_dir ") + result.experiment.path() +
       " --num_iterations " +
       std::to_string(2 * result.settings.run.num_iterations));
   const std::string& exported = result.settings.run.export_dir;

@@ -18,6 +18,8 @@ struct RunStart {
   const Data& data;
   const TrainedModel& trained;
   std::string experiment; // empty in a dry run
+  int ranks = 1;
+  std::string transport; // how ranks speak to each other
   int64_t first_step = 0; // steps done before
 };
 

@@ -5,7 +5,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/torch_file.h"
-#include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/flat/file_tensor.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -59,7 +59,7 @@ double number_at(
   }
   if (value.tensor() != nullptr && value.tensor()->numel() == 1) {
     at::Tensor scalar = at::empty(value.tensor()->sizes, at::kDouble);
-    copy_from_file(*value.tensor(), path + ": " + key, scalar);
+    flat::copy_from_file(*value.tensor(), path + ": " + key, scalar);
     return scalar.item<double>();
   }
   throw unfit(
@@ -69,7 +69,7 @@ double number_at(
 Value model_value(
     const std::vector<bert::NamedTensor>& entries,
     const flat::FlatParameters& parameters,
-    FileTensors& tensors) {
+    flat::FileTensors& tensors) {
   Value model = checkpoint::make_ordered_dict();
   for (const bert::NamedTensor& entry : entries) {
     for (const flat::FlatEntry& flat : parameters.entries()) {
@@ -82,7 +82,9 @@ Value model_value(
 }
 
 // torch.optim.Adam's state_dict().
-Value optimizer_value(const optim::Adam& optimizer, FileTensors& tensors) {
+Value optimizer_value(
+    const optim::Adam& optimizer,
+    flat::FileTensors& tensors) {
   Value state = checkpoint::make_dict();
   checkpoint::List order;
   for (const optim::AdamParameterState& parameter : optimizer.state()) {
@@ -140,7 +142,7 @@ void load_model(
     const checkpoint::Tensor& saved = tensor_at(model, entry.name, path);
     for (flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
-        copy_from_file(saved, path + ": " + entry.name, flat.master);
+        flat::copy_from_file(saved, path + ": " + entry.name, flat.master);
       }
     }
   }
@@ -164,8 +166,9 @@ void load_optimizer(
     }
     const std::string name = path + ": optimizer state " + std::to_string(i);
     parameter.step = static_cast<int64_t>(number_at(*saved, "step", path));
-    copy_from_file(tensor_at(*saved, "exp_avg", path), name, parameter.exp_avg);
-    copy_from_file(
+    flat::copy_from_file(
+        tensor_at(*saved, "exp_avg", path), name, parameter.exp_avg);
+    flat::copy_from_file(
         tensor_at(*saved, "exp_avg_sq", path), name, parameter.exp_avg_sq);
   }
 }
@@ -211,7 +214,7 @@ checkpoint::LatestCheckpoint open_latest(const std::string& folder) {
 void SingleProcessModel::save(
     const std::string& folder,
     const LoopState& state) {
-  FileTensors tensors;
+  flat::FileTensors tensors;
   Value own = checkpoint::make_dict();
   own.set("format_version", kFormatVersion);
   own.set("step", state.step);
@@ -223,8 +226,14 @@ void SingleProcessModel::save(
   file.set("optimizer", optimizer_value(optimizer_, tensors));
   file.set(kOwnKey, std::move(own));
   checkpoint::save_torch_file(
-      checkpoint::join(folder, checkpoint::step_checkpoint_name(state.step)),
-      file);
+      checkpoint::join(folder, checkpoint_name(state.step)), file);
+  if (keep_last_ > 0) {
+    checkpoint::keep_last(folder, keep_last_);
+  }
+}
+
+std::string SingleProcessModel::checkpoint_name(int64_t step) const {
+  return checkpoint::step_checkpoint_name(step);
 }
 
 LoopState SingleProcessModel::load(const std::string& folder) {

@@ -32,6 +32,8 @@ class TrainedModel {
   virtual LoopState load(const std::string& folder) = 0;
   // The fp32 weights under state-dict names, tied ones once.
   virtual std::vector<bert::NamedTensor> weights() const = 0;
+  // Of the file or the folder that save() makes.
+  virtual std::string checkpoint_name(int64_t step) const = 0;
   virtual bert::RobertaForMaskedLM model() const = 0;
 };
 
@@ -44,14 +46,17 @@ class SingleProcessModel : public TrainedModel {
   SingleProcessModel(
       bert::RobertaForMaskedLM model,
       flat::FlatParameters& parameters,
-      optim::Adam& optimizer)
+      optim::Adam& optimizer,
+      int64_t keep_last = 0) // checkpoints that stay; 0: all
       : model_(std::move(model)),
         parameters_(parameters),
-        optimizer_(optimizer) {}
+        optimizer_(optimizer),
+        keep_last_(keep_last) {}
 
   void save(const std::string& folder, const LoopState& state) override;
   LoopState load(const std::string& folder) override;
   std::vector<bert::NamedTensor> weights() const override;
+  std::string checkpoint_name(int64_t step) const override;
   bert::RobertaForMaskedLM model() const override {
     return model_;
   }
@@ -60,6 +65,7 @@ class SingleProcessModel : public TrainedModel {
   bert::RobertaForMaskedLM model_;
   flat::FlatParameters& parameters_;
   optim::Adam& optimizer_;
+  int64_t keep_last_;
 };
 
 // Only the weights of the newest whole checkpoint, into a model of its own.

@@ -89,7 +89,7 @@ std::string to_hparams(const Settings& settings) {
   Settings copy = settings;
   std::string text = "{";
   for (const Field& field : fields_of(copy)) {
-    if (!field.stored) {
+    if (!field.stored || (field.engine_only && !settings.engine.enabled)) {
       continue;
     }
     std::string value = value_text(field);
@@ -102,7 +102,10 @@ std::string to_hparams(const Settings& settings) {
   return text + "\n}";
 }
 
-Settings parse_hparams(std::string_view text, const std::string& source) {
+Settings parse_hparams(
+    std::string_view text,
+    const std::string& source,
+    const Settings& defaults) {
   const Json document =
       base::parse_json(text, source, {.comments = false, .max_depth = 16});
   if (!document.is_object()) {
@@ -112,7 +115,7 @@ Settings parse_hparams(std::string_view text, const std::string& source) {
         source,
         "");
   }
-  Settings settings;
+  Settings settings = defaults;
   const std::vector<Field> fields = fields_of(settings);
   for (const auto& [key, value] : document.items()) {
     const Field* found = nullptr;
@@ -136,8 +139,8 @@ Settings parse_hparams(std::string_view text, const std::string& source) {
   return settings;
 }
 
-Settings read_hparams(const std::string& path) {
-  return parse_hparams(base::read_file(path, kMostBytes), path);
+Settings read_hparams(const std::string& path, const Settings& defaults) {
+  return parse_hparams(base::read_file(path, kMostBytes), path, defaults);
 }
 
 } // namespace deepspeed::report

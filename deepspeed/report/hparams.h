@@ -12,13 +12,16 @@ namespace deepspeed::report {
 // HelloDeepSpeed's 13 keys first, in its order, then ours.
 std::string to_hparams(const Settings& settings);
 
-// The settings of such a text. A missing key keeps its default, so a file of
-// the Python program is complete. Error(data) names the key and the value for a
-// wrong type, and the nearest name for an unknown key. `source` is shown in
-// messages. The values are not validated: see validate().
-Settings parse_hparams(std::string_view text, const std::string& source);
+// The settings of such a text. A missing key keeps its value of `defaults`, so
+// a file of the Python program is complete. Error(data) names the key and the
+// value for a wrong type, and the nearest name for an unknown key. `source` is
+// shown in messages. The values are not validated: see validate().
+Settings parse_hparams(
+    std::string_view text,
+    const std::string& source,
+    const Settings& defaults = {});
 
 // Reads a file of at most 1 MiB. Error(no_input) if there is none.
-Settings read_hparams(const std::string& path);
+Settings read_hparams(const std::string& path, const Settings& defaults = {});
 
 } // namespace deepspeed::report

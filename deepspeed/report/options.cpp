@@ -188,6 +188,15 @@ void assign_fields(
   }
 }
 
+// The flags that a program knows.
+std::vector<Field> flags_of(Settings& settings) {
+  std::vector<Field> fields = fields_of(settings);
+  std::erase_if(fields, [&](const Field& field) {
+    return field.engine_only && !settings.engine.enabled;
+  });
+  return fields;
+}
+
 std::string padded(std::string text, size_t width) {
   text.resize(std::max(width, text.size()), ' ');
   return text;
@@ -225,7 +234,8 @@ Options parse_options(
     const std::vector<std::string>& arguments,
     const ProgramText& program) {
   Options options;
-  const std::vector<Field> fields = fields_of(options.settings);
+  options.settings = program.defaults;
+  const std::vector<Field> fields = flags_of(options.settings);
   Parser parser(fields);
   parser.parse(arguments);
   if (parser.help || parser.version) {
@@ -244,8 +254,8 @@ Options parse_options(
 }
 
 std::string help_text(const ProgramText& program) {
-  Settings defaults;
-  const std::vector<Field> fields = fields_of(defaults);
+  Settings defaults = program.defaults;
+  const std::vector<Field> fields = flags_of(defaults);
   size_t column = 0;
   for (const Field& field : fields) {
     column = std::max(column, flag_text(field).size() + 2);

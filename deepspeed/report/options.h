@@ -14,6 +14,7 @@ struct ProgramText {
   std::string name; // train_bert
   std::string summary; // one line
   std::string version; // the whole answer to --version
+  Settings defaults; // engine.enabled: the engine's flags are known too
 };
 
 struct Options {

@@ -14,6 +14,7 @@ constexpr const char* kModel = "Model";
 constexpr const char* kOptimizer = "Optimizer";
 constexpr const char* kRun = "Run";
 constexpr const char* kMachine = "Machine";
+constexpr const char* kEngine = "Engine";
 
 using Fields = std::vector<Field>;
 
@@ -185,8 +186,8 @@ Fields machine_fields(Settings& s) {
       {"dtype",
        kMachine,
        &machine.dtype,
-       "bf16 keeps fp32 master weights",
-       {"fp32", "bf16"}},
+       "bf16 and fp16 keep fp32 master weights",
+       {"fp32", "bf16", "fp16"}},
       {"implementation",
        kMachine,
        &machine.implementation,
@@ -232,6 +233,31 @@ Fields machine_fields(Settings& s) {
   return fields;
 }
 
+Fields engine_fields(Settings& s) {
+  EngineSettings& engine = s.engine;
+  Fields fields{
+      {"deepspeed_config",
+       kEngine,
+       &engine.deepspeed_config,
+       "a ds_config.json, in place of the flags below and of dtype",
+       {}},
+      {"zero_stage",
+       kEngine,
+       &engine.zero_stage,
+       "ZeRO: 0 nothing, 1 optimizer states, 2 gradients too are sharded",
+       {}},
+      {"offload_optimizer",
+       kEngine,
+       &engine.offload_optimizer,
+       "where optimizer states lie",
+       {"none", "cpu"}},
+  };
+  for (Field& field : fields) {
+    field.engine_only = true;
+  }
+  return fields;
+}
+
 struct ValueText {
   std::string operator()(const int64_t* value) const {
     return std::to_string(*value);
@@ -252,7 +278,11 @@ struct ValueText {
 std::vector<Field> fields_of(Settings& settings) {
   Fields all = hello_fields(settings);
   for (auto* part :
-       {data_fields, optimizer_fields, run_fields, machine_fields}) {
+       {data_fields,
+        optimizer_fields,
+        run_fields,
+        machine_fields,
+        engine_fields}) {
     Fields fields = part(settings);
     all.insert(
         all.end(),
@@ -260,6 +290,14 @@ std::vector<Field> fields_of(Settings& settings) {
         std::make_move_iterator(fields.end()));
   }
   return all;
+}
+
+Settings engine_defaults() {
+  Settings settings;
+  settings.engine.enabled = true;
+  settings.machine.dtype = "bf16";
+  settings.optimizer.max_grad_norm = 1.0;
+  return settings;
 }
 
 std::string value_text(const Field& field) {

@@ -84,7 +84,7 @@ struct RunSettings {
 
 // How the work is done on this machine.
 struct MachineSettings {
-  // fp32 or bf16 (bf16 with fp32 master weights).
+  // fp32, bf16 or fp16 (the latter two with fp32 master weights).
   std::string dtype = "fp32";
   // fast, or reference: plain libtorch operators, slow, for comparison.
   std::string implementation = "fast";
@@ -98,6 +98,17 @@ struct MachineSettings {
   bool dry_run = false;
 };
 
+// What train_bert_ds adds: how DeepSpeed's engine works.
+struct EngineSettings {
+  // The run uses the engine; the fields below mean something.
+  bool enabled = false;
+  // A ds_config.json; empty: HelloDeepSpeed's configuration.
+  std::string deepspeed_config;
+  int64_t zero_stage = 1;
+  // none or cpu.
+  std::string offload_optimizer = "cpu";
+};
+
 struct Settings {
   FolderSettings folders;
   DataSettings data;
@@ -105,7 +116,11 @@ struct Settings {
   OptimizerSettings optimizer;
   RunSettings run;
   MachineSettings machine;
+  EngineSettings engine;
 };
+
+// train_bert_ds' defaults: with the engine, bf16, and DeepSpeed's clipping.
+Settings engine_defaults();
 
 // One setting by its name: flags, help and hparams.json are made from this.
 struct Field {
@@ -118,6 +133,7 @@ struct Field {
   std::vector<std::string> choices; // of a text setting; empty: anything
   bool stored = true; // in hparams.json
   bool shapes_model = false; // fixed for the life of an experiment
+  bool engine_only = false; // a setting of train_bert_ds
 };
 
 // All fields: the 13 that HelloDeepSpeed stores first, in its order. The

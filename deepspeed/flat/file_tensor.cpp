@@ -1,9 +1,9 @@
 // libtorch tensors as the tensors of files, and back.
-#include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/flat/file_tensor.h"
 
 #include "deepspeed/base/error.h"
 
-namespace deepspeed::pretrain {
+namespace deepspeed::flat {
 namespace {
 
 using checkpoint::DType;
@@ -77,4 +77,4 @@ void copy_from_file(
   target.copy_(dense);
 }
 
-} // namespace deepspeed::pretrain
+} // namespace deepspeed::flat

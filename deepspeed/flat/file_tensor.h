@@ -8,7 +8,7 @@
 #include "deepspeed/checkpoint/tensor.h"
 #include "deepspeed/flat/torch_headers.h"
 
-namespace deepspeed::pretrain {
+namespace deepspeed::flat {
 
 // Makes views of CPU tensors for a file, without a copy. Tensors that share a
 // libtorch storage share one in the file.
@@ -27,4 +27,4 @@ void copy_from_file(
     const std::string& name,
     at::Tensor target);
 
-} // namespace deepspeed::pretrain
+} // namespace deepspeed::flat

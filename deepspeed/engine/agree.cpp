@@ -1,0 +1,48 @@
+// Errors that one rank meets and all ranks must act on.
+#include "deepspeed/engine/agree.h"
+
+#include <optional>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
+
+namespace deepspeed {
+namespace {
+
+std::string error_text(const base::Error& error) {
+  return base::Json({static_cast<int>(error.code()),
+                     error.what(),
+                     error.where(),
+                     error.hint()})
+      .dump(-1, ' ', false, base::Json::error_handler_t::replace);
+}
+
+} // namespace
+
+void agree(comm::ProcessGroup& ranks, const std::function<void()>& part) {
+  std::optional<base::Error> own;
+  try {
+    part();
+  } catch (const base::Error& error) {
+    own = error;
+  } catch (const std::exception& error) {
+    own = base::Error(base::ExitCode::internal, error.what(), "", "");
+  }
+  const std::vector<std::string> all =
+      ranks.all_gather_text(own ? error_text(*own) : "");
+  if (own) {
+    throw *own;
+  }
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (!all[rank].empty()) {
+      const auto error = base::Json::parse(all[rank]);
+      throw base::Error(
+          static_cast<base::ExitCode>(error[0].get<int>()),
+          "rank " + std::to_string(rank) + ": " + error[1].get<std::string>(),
+          error[2].get<std::string>(),
+          error[3].get<std::string>());
+    }
+  }
+}
+
+} // namespace deepspeed

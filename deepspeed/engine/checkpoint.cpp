@@ -1,0 +1,397 @@
+// Saving and loading DeepSpeed's checkpoints with all ranks together.
+#include <filesystem>
+#include <random>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/commit.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/checkpoint/zero_checkpoint.h"
+#include "deepspeed/engine/agree.h"
+#include "deepspeed/engine/state.h"
+#include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/flat/state_dict.h"
+
+namespace deepspeed {
+namespace {
+
+using checkpoint::Value;
+
+// The user's configuration as Python's json.load() gives it.
+Value value_of(const base::Json& json) {
+  switch (json.type()) {
+    case base::Json::value_t::object: {
+      Value dict = checkpoint::make_dict();
+      for (const auto& [key, value] : json.items()) {
+        dict.set(key, value_of(value));
+      }
+      return dict;
+    }
+    case base::Json::value_t::array: {
+      checkpoint::List list;
+      for (const base::Json& item : json) {
+        list.push_back(value_of(item));
+      }
+      return list;
+    }
+    case base::Json::value_t::string:
+      return json.get<std::string>();
+    case base::Json::value_t::boolean:
+      return json.get<bool>();
+    case base::Json::value_t::number_integer:
+      return json.get<int64_t>();
+    case base::Json::value_t::number_unsigned:
+      return static_cast<int64_t>(json.get<uint64_t>());
+    case base::Json::value_t::number_float:
+      return json.get<double>();
+    default:
+      return Value();
+  }
+}
+
+checkpoint::DType file_dtype(config::Dtype dtype) {
+  switch (dtype) {
+    case config::Dtype::fp16:
+      return checkpoint::DType::float16;
+    case config::Dtype::bf16:
+      return checkpoint::DType::bfloat16;
+    case config::Dtype::fp32:
+      break;
+  }
+  return checkpoint::DType::float32;
+}
+
+const char* optimizer_name(config::OptimizerType type) {
+  switch (type) {
+    case config::OptimizerType::adamw:
+      return "AdamW";
+    case config::OptimizerType::sgd:
+      return "SGD";
+    case config::OptimizerType::lamb:
+      return "Lamb";
+    default:
+      return "Adam";
+  }
+}
+
+Value hyperparameters(const EngineState& state, const GroupSettings& settings) {
+  const config::OptimizerParams& params = state.config.optimizer.params;
+  Value value = checkpoint::make_dict();
+  value.set("lr", settings.lr);
+  if (state.config.optimizer.type == config::OptimizerType::sgd) {
+    value.set("momentum", settings.beta1);
+    value.set("dampening", params.dampening);
+    value.set("nesterov", params.nesterov);
+  } else {
+    value.set("betas", checkpoint::Tuple{{settings.beta1, settings.beta2}});
+    value.set("eps", params.eps);
+    value.set("bias_correction", params.bias_correction);
+  }
+  value.set("weight_decay", settings.weight_decay);
+  return checkpoint::complete_hyperparameters(
+      optimizer_name(state.config.optimizer.type), std::move(value));
+}
+
+checkpoint::ZeroTopology topology_of(const EngineState& state) {
+  checkpoint::ZeroTopology topology;
+  topology.stage = state.layout.stage;
+  topology.ranks = state.ranks->size();
+  topology.dtype = file_dtype(state.config.dtype());
+  for (size_t i = 0; i < state.groups.size(); ++i) {
+    checkpoint::ZeroGroup group;
+    for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
+      group.parameters.push_back({entry.name, entry.parameter.sizes().vec()});
+    }
+    group.hyperparameters = hyperparameters(state, state.settings[i]);
+    topology.groups.push_back(std::move(group));
+  }
+  return topology;
+}
+
+checkpoint::OptimizerStates optimizer_states(
+    const EngineState& state,
+    flat::FileTensors& tensors) {
+  checkpoint::OptimizerStates states;
+  for (size_t i = 0; i < state.groups.size(); ++i) {
+    const optim::ShardOptimizer& optimizer = *state.optimizer->optimizers()[i];
+    checkpoint::GroupStates group;
+    group.fp32 = tensors.add(state.groups[i]->master());
+    group.step = optimizer.steps();
+    if (group.step > 0) {
+      for (const optim::NamedState& named : optimizer.states()) {
+        group.states.push_back({named.name, tensors.add(named.tensor)});
+      }
+    }
+    states.groups.push_back(std::move(group));
+  }
+  const optim::LossScaler::State scaler = state.loss_scaler->state();
+  const config::Fp16& fp16 = state.config.fp16;
+  states.loss_scaler.dynamic = state.config.dynamic_loss_scale();
+  states.loss_scaler.scale = scaler.scale;
+  states.loss_scaler.iteration = scaler.iteration;
+  states.loss_scaler.last_overflow = scaler.last_overflow;
+  states.loss_scaler.hysteresis_left = scaler.hysteresis;
+  states.loss_scaler.window = fp16.loss_scale_window;
+  states.loss_scaler.min_scale = fp16.min_loss_scale;
+  states.loss_scaler.hysteresis = fp16.hysteresis;
+  states.loss_scaler.consecutive_hysteresis = fp16.consecutive_hysteresis;
+  states.overflow = state.global_steps > 0 && !state.applied;
+  states.clip_grad = state.config.gradient_clipping;
+  return states;
+}
+
+// As Python's state_dict(): module by module, parameters before buffers.
+std::vector<std::pair<std::string, at::Tensor>> state_dict_of(
+    const torch::nn::Module& module) {
+  if (auto* source = dynamic_cast<const flat::StateDictSource*>(&module)) {
+    return source->state_dict();
+  }
+  std::vector<std::pair<std::string, at::Tensor>> entries;
+  for (const auto& item : module.named_modules("", true)) {
+    const std::string prefix = item.key().empty() ? "" : item.key() + ".";
+    for (const auto& own : item.value()->named_parameters(false)) {
+      entries.emplace_back(prefix + own.key(), own.value());
+    }
+    for (const auto& own : item.value()->named_buffers(false)) {
+      entries.emplace_back(prefix + own.key(), own.value());
+    }
+  }
+  return entries;
+}
+
+checkpoint::ModelStates model_states(
+    const EngineState& state,
+    const Value& client_state,
+    flat::FileTensors& tensors) {
+  checkpoint::ModelStates states;
+  std::vector<std::pair<std::string, at::Tensor>> owners;
+  const auto add = [&](const std::string& name, const at::Tensor& tensor) {
+    states.module.push_back({name, tensors.add(tensor)});
+    for (const auto& [owner, known] : owners) {
+      if (known.is_same(tensor)) {
+        states.shared.emplace_back(name, owner);
+        return;
+      }
+    }
+    owners.emplace_back(name, tensor);
+  };
+  for (const auto& [name, tensor] : state_dict_of(*state.module)) {
+    add(name, tensor);
+  }
+  for (const auto& item : state.module->named_buffers()) {
+    states.buffers.push_back(item.key());
+  }
+  states.frozen = state.parameter_names;
+  if (state.scheduler != nullptr) {
+    Value scheduler = checkpoint::make_dict();
+    scheduler.set(
+        "last_batch_iteration", state.scheduler->last_batch_iteration());
+    states.lr_scheduler = std::move(scheduler);
+  }
+  states.skipped_steps = state.skipped_steps;
+  states.global_steps = state.global_steps;
+  states.global_samples = state.global_samples;
+  states.ds_config = value_of(state.config.source);
+  states.client_state = client_state;
+  return states;
+}
+
+std::string random_id() {
+  std::random_device random;
+  char text[33];
+  std::snprintf(
+      text,
+      sizeof text,
+      "%08x%08x%08x%08x",
+      random(),
+      random(),
+      random(),
+      random());
+  return text;
+}
+
+// Rank 0's tag; what happens when others have another one is a setting.
+std::string agreed_tag(EngineState& state, const std::string& wanted) {
+  const std::string own = wanted.empty()
+      ? "global_step" + std::to_string(state.global_steps)
+      : wanted;
+  const std::vector<std::string> tags = state.ranks->all_gather_text(own);
+  for (size_t rank = 1; rank < tags.size(); ++rank) {
+    if (tags[rank] == tags[0]) {
+      continue;
+    }
+    const std::string what = "rank " + std::to_string(rank) +
+        " saves the tag '" + tags[rank] + "', rank 0 '" + tags[0] + "'";
+    switch (state.config.checkpoint.tag_validation) {
+      case config::TagValidation::fail:
+        throw base::Error(
+            base::ExitCode::config,
+            what,
+            "checkpoint.tag_validation is Fail",
+            "give all ranks the same tag");
+      case config::TagValidation::warn:
+        if (state.ranks->rank() == 0) {
+          base::log_warning(what);
+        }
+        break;
+      case config::TagValidation::ignore:
+        break;
+    }
+  }
+  return tags[0];
+}
+
+// The files of this rank.
+struct RankFiles {
+  flat::FileTensors tensors; // keeps what the trees point to
+  std::vector<std::pair<std::string, Value>> files;
+  uint64_t bytes = 0;
+};
+
+void add_file(RankFiles& files, std::string name, Value value) {
+  files.bytes += checkpoint::estimate_file_bytes(value);
+  files.files.emplace_back(std::move(name), std::move(value));
+}
+
+void add_files(
+    RankFiles& files,
+    const EngineState& state,
+    const Value& client_state) {
+  const checkpoint::ZeroTopology topology = topology_of(state);
+  const checkpoint::OptimizerStates optimizer =
+      optimizer_states(state, files.tensors);
+  const int rank = state.ranks->rank();
+  if (rank == 0) {
+    add_file(
+        files,
+        std::string(checkpoint::kModelStatesFile),
+        checkpoint::model_states_value(
+            topology,
+            model_states(state, client_state, files.tensors),
+            topology.stage == 0 ? &optimizer : nullptr));
+  }
+  if (topology.stage > 0) {
+    add_file(
+        files,
+        checkpoint::shard_states_name(
+            rank, topology.dtype == checkpoint::DType::bfloat16),
+        checkpoint::shard_states_value(
+            topology, rank, optimizer, value_of(state.config.source)));
+  }
+}
+
+std::string records_text(const std::vector<checkpoint::FileRecord>& records) {
+  base::Json json = base::Json::array();
+  for (const checkpoint::FileRecord& record : records) {
+    json.push_back({record.name, record.size, record.hash});
+  }
+  return json.dump();
+}
+
+void append_records(
+    const std::string& text,
+    std::vector<checkpoint::FileRecord>& records) {
+  for (const base::Json& item : base::Json::parse(text)) {
+    records.push_back(
+        {item[0].get<std::string>(),
+         item[1].get<uint64_t>(),
+         item[2].get<std::string>()});
+  }
+}
+
+// begin, add, publish: see checkpoint/commit.h. Throws the same on all ranks.
+void write_checkpoint(
+    EngineState& state,
+    checkpoint::CheckpointCommit& commit,
+    const RankFiles& files,
+    checkpoint::Manifest manifest) {
+  comm::ProcessGroup& ranks = *state.ranks;
+  const bool root = ranks.rank() == 0;
+  uint64_t bytes = 0;
+  for (const std::string& text :
+       ranks.all_gather_text(std::to_string(files.bytes))) {
+    bytes += std::stoull(text);
+  }
+  agree(ranks, [&] {
+    if (root) {
+      commit.begin(bytes);
+    }
+  });
+  std::vector<checkpoint::FileRecord> records;
+  agree(ranks, [&] {
+    for (const auto& [name, value] : files.files) {
+      records.push_back(commit.add(name, value));
+    }
+  });
+  for (const std::string& text : ranks.all_gather_text(records_text(records))) {
+    append_records(text, manifest.files);
+  }
+  agree(ranks, [&] {
+    if (root) {
+      for (const std::string& line : commit.publish(manifest)) {
+        base::log_info(line);
+      }
+    }
+  });
+}
+
+} // namespace
+
+std::string Engine::save_checkpoint(
+    const std::string& folder,
+    const SaveOptions& options) {
+  EngineState& state = *state_;
+  if (state.step_begun && state.micro_steps > 0 && !state.reduced) {
+    throw std::logic_error(
+        "save_checkpoint() between the micro batches of a step");
+  }
+  const std::string tag = agreed_tag(state, options.tag);
+  checkpoint::CommitOptions commit_options;
+  commit_options.folder = folder;
+  commit_options.tag = tag;
+  commit_options.run_id = state.ranks->broadcast_text(random_id(), 0);
+  commit_options.write_latest = options.save_latest;
+  commit_options.keep_last = options.keep_last;
+  checkpoint::CheckpointCommit commit(commit_options);
+
+  RankFiles files;
+  agree(*state.ranks, [&] { add_files(files, state, options.client_state); });
+  checkpoint::Manifest manifest;
+  manifest.tag = tag;
+  manifest.run_id = commit_options.run_id;
+  manifest.stage = state.layout.stage;
+  manifest.ranks = state.ranks->size();
+  manifest.dtype = config::dtype_name(state.config.dtype());
+  manifest.global_steps = state.global_steps;
+  try {
+    write_checkpoint(state, commit, files, std::move(manifest));
+  } catch (const base::Error&) {
+    if (state.ranks->rank() == 0) {
+      commit.abandon();
+    }
+    throw;
+  }
+  return checkpoint::join(folder, tag);
+}
+
+void Engine::save_16bit_model(
+    const std::string& folder,
+    const std::string& name) {
+  agree(*state_->ranks, [&] {
+    if (state_->ranks->rank() != 0) {
+      return;
+    }
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    flat::FileTensors tensors;
+    Value value = checkpoint::make_ordered_dict();
+    for (const checkpoint::NamedTensor& entry :
+         model_states(*state_, checkpoint::make_dict(), tensors).module) {
+      value.set(entry.name, entry.tensor);
+    }
+    checkpoint::save_torch_file(checkpoint::join(folder, name), value);
+  });
+}
+
+} // namespace deepspeed

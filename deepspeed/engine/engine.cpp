@@ -1,0 +1,449 @@
+// Backward, step, and what an engine says about itself.
+#include "deepspeed/engine/engine.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/engine/state.h"
+#include "deepspeed/optim/adam.h"
+
+namespace deepspeed {
+namespace {
+
+// Without a loss scale that could fall: so many skipped steps in a row end it.
+constexpr int64_t kGiveUpAfter = 10;
+
+const std::vector<std::string> kMicroStepClocks = {
+    "fwd_microstep",
+    "bwd_microstep",
+    "bwd_inner_microstep",
+    "bwd_allreduce_microstep",
+    "step_microstep"};
+const std::vector<std::string> kStepClocks =
+    {"fwd", "bwd", "bwd_inner", "bwd_allreduce", "step"};
+const std::vector<std::string> kOptimizerClocks = {
+    "optimizer_gradients",
+    "optimizer_step",
+    "optimizer_allgather"};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+void add_both(WallClock& clock, const std::string& name, double seconds) {
+  clock.add(name + "_microstep", seconds);
+  clock.add(name, seconds);
+}
+
+bool is_root(const EngineState& state) {
+  return state.ranks->rank() == 0;
+}
+
+// Parameters without a gradient get zeros, as in DeepSpeed; a user who did not
+// mean that sees their names once.
+void name_unused(EngineState& state) {
+  const std::vector<std::string>& unused = state.reducer->unused();
+  if (unused.empty() || state.unused_named) {
+    return;
+  }
+  state.unused_named = true;
+  std::string names;
+  for (size_t i = 0; i < unused.size() && i < 5; ++i) {
+    names += (i == 0 ? "" : ", ") + unused[i];
+  }
+  if (unused.size() > 5) {
+    names += ", ... (" + std::to_string(unused.size()) + " in all)";
+  }
+  if (!state.config.zero_optimization.ignore_unused_parameters) {
+    throw base::Error(
+        base::ExitCode::config,
+        "parameters without a gradient: " + names,
+        "zero_optimization.ignore_unused_parameters is false",
+        "freeze them (requires_grad_(false)), or ignore them");
+  }
+  if (is_root(state)) {
+    base::log_info("parameters without a gradient (they get zeros): " + names);
+  }
+}
+
+void update(EngineState& state, double scale_of_loss) {
+  double factor = state.mean_factor() / scale_of_loss;
+  const double clip = state.config.gradient_clipping;
+  if (clip > 0) {
+    factor *= optim::clip_factor(state.gradient_norm, clip);
+  }
+  std::vector<optim::ShardStep> steps;
+  for (const GroupSettings& settings : state.settings) {
+    steps.push_back({settings.lr, settings.beta1, settings.beta2, factor});
+  }
+  state.optimizer->step(steps);
+}
+
+// Says which parameter went wrong and ends the run where going on is no use.
+void after_skip(EngineState& state, double scale_of_loss) {
+  ++state.skipped_steps;
+  ++state.skipped_in_a_row;
+  const bool scaled = state.config.fp16.enabled;
+  if (scaled && state.config.dynamic_loss_scale() &&
+      state.loss_scaler->scale() < scale_of_loss) {
+    if (is_root(state)) {
+      base::log_info(
+          "gradient overflow: step skipped, loss scale " +
+          std::to_string(scale_of_loss) + " -> " +
+          std::to_string(state.loss_scaler->scale()));
+    }
+    return;
+  }
+  const auto name = state.optimizer->first_not_finite();
+  const std::string where =
+      name ? "parameter " + *name : "the norm of the gradients";
+  if (is_root(state)) {
+    base::log_warning(
+        "the gradient of step " + std::to_string(state.global_steps + 1) +
+        " is not finite (" + where + "): the update is skipped");
+  }
+  if (!state.config.dynamic_loss_scale() &&
+      state.skipped_in_a_row >= kGiveUpAfter) {
+    throw base::Error(
+        base::ExitCode::internal,
+        "the gradient was not finite for " + std::to_string(kGiveUpAfter) +
+            " steps in a row",
+        where,
+        "go on from the last checkpoint with a smaller learning rate, or "
+        "with gradient_clipping");
+  }
+}
+
+void print_step(EngineState& state) {
+  const int64_t every = state.config.steps_per_print;
+  if (every <= 0 || state.global_steps % every != 0 || !is_root(state)) {
+    return;
+  }
+  std::string lrs;
+  std::string momenta;
+  for (const GroupSettings& settings : state.settings) {
+    char text[96];
+    std::snprintf(text, sizeof text, "%.6g", settings.lr);
+    lrs += (lrs.empty() ? "" : ", ") + std::string(text);
+    std::snprintf(
+        text, sizeof text, "(%.6g, %.6g)", settings.beta1, settings.beta2);
+    momenta += (momenta.empty() ? "" : ", ") + std::string(text);
+  }
+  base::log_info(
+      "step=" + std::to_string(state.global_steps) +
+      ", skipped=" + std::to_string(state.skipped_steps) + ", lr=[" + lrs +
+      "], mom=[" + momenta + "]");
+}
+
+void print_clocks(EngineState& state, bool boundary) {
+  if (!state.config.wall_clock_breakdown) {
+    return;
+  }
+  const std::string micro = state.clock.line(kMicroStepClocks);
+  if (is_root(state)) {
+    base::log_info(micro);
+  }
+  if (!boundary) {
+    return;
+  }
+  const std::string step = state.clock.line(kStepClocks);
+  const std::string optimizer = state.clock.line(kOptimizerClocks);
+  const double reduce = state.reducer->reduce_seconds();
+  const double hidden = reduce > 0
+      ? std::max(0.0, 1 - state.reducer->exposed_seconds() / reduce)
+      : 0;
+  char overlap[96];
+  std::snprintf(
+      overlap,
+      sizeof overlap,
+      "reduction: %.2f ms, %.0f %% of it hidden behind backward",
+      reduce * 1000,
+      hidden * 100);
+  if (is_root(state)) {
+    base::log_info(step);
+    base::log_info(optimizer);
+    base::log_info(overlap);
+  }
+}
+
+void take_step(EngineState& state) {
+  const double scale = state.loss_scaler->scale();
+  {
+    const Timed timed(state.clock, "optimizer_gradients");
+    state.reducer->wait();
+    state.gradient_norm =
+        state.optimizer->gradient_norm() * state.mean_factor() / scale;
+  }
+  name_unused(state);
+  const bool finite = std::isfinite(state.gradient_norm);
+  const bool unchecked =
+      state.config.bf16.enabled && !state.config.bf16.check_grad_overflow;
+  state.applied = finite || unchecked;
+  if (state.applied) {
+    {
+      const Timed timed(state.clock, "optimizer_step");
+      update(state, scale);
+    }
+    state.clock.add("optimizer_allgather", state.optimizer->gather_seconds());
+    state.skipped_in_a_row = 0;
+  }
+  // The scale that scaled this loss has done its work; the next one is set now.
+  state.loss_scaler->update(!finite);
+  if (!state.applied) {
+    after_skip(state, scale);
+  }
+  ++state.global_steps;
+  state.global_samples += state.config.train_batch_size;
+  if (state.applied && state.scheduler != nullptr) {
+    state.scheduler->step();
+  }
+  set_learning_rates(state);
+  print_step(state);
+}
+
+} // namespace
+
+void set_learning_rates(EngineState& state) {
+  if (state.options.learning_rate) {
+    const int64_t updates = state.global_steps - state.skipped_steps;
+    for (GroupSettings& settings : state.settings) {
+      settings.lr = state.options.learning_rate(updates);
+    }
+  }
+  if (state.scheduler == nullptr) {
+    return;
+  }
+  for (size_t i = 0; i < state.settings.size(); ++i) {
+    GroupSettings& settings = state.settings[i];
+    settings.lr = state.scheduler->lr(i);
+    if (const auto betas = state.scheduler->betas(i)) {
+      settings.beta1 = (*betas)[0];
+      if (state.config.optimizer.type != config::OptimizerType::sgd) {
+        settings.beta2 = (*betas)[1];
+      }
+    }
+  }
+}
+
+bool EngineState::is_boundary() const {
+  if (forced_boundary) {
+    return *forced_boundary;
+  }
+  return !config.managed_gradient_accumulation ||
+      (micro_steps + 1) % config.gradient_accumulation_steps == 0;
+}
+
+double EngineState::loss_divisor() const {
+  return config.managed_gradient_accumulation
+      ? static_cast<double>(config.gradient_accumulation_steps)
+      : 1.0;
+}
+
+double EngineState::mean_factor() const {
+  const double before = predivide_factor(config, ranks->size());
+  if (config.gradient_allreduce_op == config::AllreduceOp::sum) {
+    return before;
+  }
+  return before / ranks->size();
+}
+
+Engine::Engine(std::unique_ptr<EngineState> state) : state_(std::move(state)) {
+  set_learning_rates(*state_);
+}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+at::Tensor Engine::backward(const at::Tensor& loss) {
+  EngineState& state = *state_;
+  if (loss.numel() != 1) {
+    throw std::invalid_argument(
+        "backward() needs a scalar loss, not one of " +
+        std::to_string(loss.numel()) + " elements");
+  }
+  add_both(state.clock, "fwd", seconds_since(state.last_call));
+  const auto start = std::chrono::steady_clock::now();
+  if (!std::exchange(state.step_begun, true)) {
+    state.reducer->begin_step();
+  }
+  // Without managed accumulation only step() knows which micro batch is last.
+  state.reduced = !state.in_no_sync &&
+      (state.forced_boundary || state.config.managed_gradient_accumulation) &&
+      state.is_boundary();
+  const at::Tensor mean = loss / state.loss_divisor();
+  state.reducer->begin_backward(state.reduced);
+  (state.config.fp16.enabled ? mean * state.loss_scaler->scale() : mean)
+      .backward();
+  add_both(state.clock, "bwd_inner", seconds_since(start));
+  const auto reduce_start = std::chrono::steady_clock::now();
+  state.reducer->end_backward();
+  add_both(state.clock, "bwd_allreduce", seconds_since(reduce_start));
+  add_both(state.clock, "bwd", seconds_since(start));
+  state.last_call = std::chrono::steady_clock::now();
+  return mean.detach();
+}
+
+void Engine::step() {
+  EngineState& state = *state_;
+  if (state.in_no_sync) {
+    throw std::logic_error("step() inside no_sync()");
+  }
+  const bool boundary = state.is_boundary();
+  if (boundary && !state.step_begun) {
+    throw std::logic_error("step() without backward()");
+  }
+  const auto start = std::chrono::steady_clock::now();
+  if (boundary) {
+    if (!state.reduced) {
+      state.reducer->reduce_now();
+    }
+    take_step(state);
+    state.step_begun = false;
+    state.reduced = false;
+  }
+  ++state.micro_steps;
+  add_both(state.clock, "step", seconds_since(start));
+  print_clocks(state, boundary);
+  state.last_call = std::chrono::steady_clock::now();
+}
+
+bool Engine::is_gradient_accumulation_boundary() const {
+  return state_->is_boundary();
+}
+
+void Engine::set_gradient_accumulation_boundary(bool is_boundary) {
+  state_->forced_boundary = is_boundary;
+}
+
+Engine::NoSync::NoSync(EngineState& state) : state_(state) {
+  state_.in_no_sync = true;
+}
+
+Engine::NoSync::~NoSync() {
+  state_.in_no_sync = false;
+}
+
+Engine::NoSync Engine::no_sync() {
+  if (state_->layout.stage >= 2) {
+    throw std::logic_error(
+        "no_sync() with ZeRO stage 2, which cuts gradients at once");
+  }
+  if (state_->in_no_sync) {
+    throw std::logic_error("no_sync() inside no_sync()");
+  }
+  return NoSync(*state_);
+}
+
+double Engine::get_global_grad_norm() const {
+  return state_->gradient_norm;
+}
+
+bool Engine::was_step_applied() const {
+  return state_->applied;
+}
+
+int64_t Engine::global_steps() const {
+  return state_->global_steps;
+}
+
+int64_t Engine::global_samples() const {
+  return state_->global_samples;
+}
+
+int64_t Engine::micro_steps() const {
+  return state_->micro_steps;
+}
+
+int64_t Engine::skipped_steps() const {
+  return state_->skipped_steps;
+}
+
+double Engine::loss_scale() const {
+  return state_->loss_scaler->scale();
+}
+
+std::vector<double> Engine::get_lr() const {
+  std::vector<double> rates;
+  for (const GroupSettings& settings : state_->settings) {
+    rates.push_back(settings.lr);
+  }
+  return rates;
+}
+
+std::vector<std::pair<double, double>> Engine::get_mom() const {
+  std::vector<std::pair<double, double>> momenta;
+  for (const GroupSettings& settings : state_->settings) {
+    momenta.emplace_back(settings.beta1, settings.beta2);
+  }
+  return momenta;
+}
+
+int64_t Engine::train_batch_size() const {
+  return state_->config.train_batch_size;
+}
+
+int64_t Engine::train_micro_batch_size_per_gpu() const {
+  return state_->config.train_micro_batch_size_per_gpu;
+}
+
+int64_t Engine::gradient_accumulation_steps() const {
+  return state_->config.gradient_accumulation_steps;
+}
+
+void Engine::set_train_batch_size(int64_t train_batch_size) {
+  EngineState& state = *state_;
+  config::Config changed = state.config;
+  config::set_train_batch_size(changed, train_batch_size, state.ranks->size());
+  if (!state.layout.whole_gradients &&
+      changed.gradient_accumulation_steps > 1) {
+    throw base::Error(
+        base::ExitCode::config,
+        "this engine has no room to accumulate gradients",
+        "ZeRO stage 2 was begun with gradient_accumulation_steps 1",
+        "begin with gradient_accumulation_steps 2 or more, or with stage 1");
+  }
+  state.config = std::move(changed);
+}
+
+void Engine::set_train_micro_batch_size(int64_t micro_batch_size) {
+  config::set_train_micro_batch_size(
+      state_->config, micro_batch_size, state_->ranks->size());
+}
+
+const config::Config& Engine::config() const {
+  return state_->config;
+}
+
+comm::ProcessGroup& Engine::ranks() const {
+  return *state_->ranks;
+}
+
+torch::nn::Module& Engine::module() const {
+  return *state_->module;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Engine::fp32_parameters()
+    const {
+  const at::NoGradGuard no_grad;
+  std::vector<std::pair<std::string, at::Tensor>> parameters;
+  for (const auto& group : state_->groups) {
+    at::Tensor whole = at::zeros({group->compute().numel()}, at::kFloat);
+    whole.narrow(0, group->shard().offset, group->shard().size)
+        .copy_(group->master());
+    if (state_->layout.stage > 0) {
+      state_->ranks->all_gather(whole, group->bounds())->wait();
+    }
+    for (const flat::FlatEntry& entry : group->entries()) {
+      parameters.emplace_back(
+          entry.name,
+          whole.narrow(0, entry.offset, entry.numel)
+              .view(entry.parameter.sizes()));
+    }
+  }
+  return parameters;
+}
+
+} // namespace deepspeed

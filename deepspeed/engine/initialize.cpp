@@ -1,0 +1,330 @@
+// From a module and a configuration to an engine.
+#include <algorithm>
+#include <unordered_set>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/comm/rank_info.h"
+#include "deepspeed/engine/state.h"
+
+namespace deepspeed {
+namespace {
+
+using zero::NamedParameter;
+
+base::Error config_error(const std::string& what, const std::string& hint) {
+  return base::Error(base::ExitCode::config, what, "", hint);
+}
+
+// Rank 0's values everywhere: ranks may have drawn different ones.
+void broadcast(const at::Tensor& tensor, comm::ProcessGroup& ranks) {
+  if (ranks.size() == 1 || tensor.numel() == 0) {
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  at::Tensor flat = tensor.detach().reshape({-1}).contiguous();
+  if (flat.scalar_type() == at::kBool) {
+    flat = flat.to(at::kByte);
+  }
+  ranks.broadcast(flat, 0)->wait();
+  tensor.detach().copy_(flat.view(tensor.sizes()));
+}
+
+// A parameter that is registered under several names counts once, as in
+// module.parameters().
+std::vector<NamedParameter> distinct_parameters(torch::nn::Module& module) {
+  std::vector<NamedParameter> parameters;
+  std::unordered_set<const void*> seen;
+  for (const auto& item : module.named_parameters()) {
+    if (seen.insert(item.value().unsafeGetTensorImpl()).second) {
+      parameters.push_back({item.key(), item.value()});
+    }
+  }
+  return parameters;
+}
+
+void check_parameter(const NamedParameter& parameter) {
+  if (!at::isFloatingType(parameter.tensor.scalar_type())) {
+    throw config_error(
+        "parameter " + parameter.name + " is " +
+            std::string(at::toString(parameter.tensor.scalar_type())) +
+            ", not a floating type",
+        "freeze it (requires_grad_(false)) or make it a buffer");
+  }
+  if (!parameter.tensor.device().is_cpu()) {
+    throw config_error(
+        "parameter " + parameter.name + " is on " +
+            parameter.tensor.device().str() +
+            ", and engines run on the CPU in this version",
+        "call initialize() before the module moves to a GPU");
+  }
+}
+
+// The parameters of each param group; those of no group stay in `rest`.
+std::vector<std::vector<NamedParameter>> grouped(
+    std::vector<NamedParameter>& rest,
+    const std::vector<ParamGroup>& wanted) {
+  std::vector<std::vector<NamedParameter>> groups;
+  if (wanted.empty()) {
+    groups.emplace_back();
+    for (const NamedParameter& parameter : rest) {
+      if (parameter.tensor.requires_grad()) {
+        groups[0].push_back(parameter);
+      }
+    }
+  }
+  for (const ParamGroup& group : wanted) {
+    groups.emplace_back();
+    for (const at::Tensor& tensor : group.parameters) {
+      const auto found =
+          std::find_if(rest.begin(), rest.end(), [&](const auto& parameter) {
+            return parameter.tensor.is_same(tensor);
+          });
+      if (found == rest.end()) {
+        throw config_error(
+            "a param group holds a tensor that is no parameter of the module",
+            "take the tensors of module->parameters()");
+      }
+      for (const auto& other : groups) {
+        for (const NamedParameter& parameter : other) {
+          if (parameter.tensor.is_same(tensor)) {
+            throw config_error(
+                "parameter " + parameter.name + " is in two param groups",
+                "leave it in one of them");
+          }
+        }
+      }
+      if (tensor.requires_grad()) {
+        groups.back().push_back(*found);
+      }
+    }
+  }
+  std::erase_if(rest, [&](const NamedParameter& parameter) {
+    return std::any_of(groups.begin(), groups.end(), [&](const auto& group) {
+      return std::any_of(group.begin(), group.end(), [&](const auto& member) {
+        return member.tensor.is_same(parameter.tensor);
+      });
+    });
+  });
+  return groups;
+}
+
+std::unique_ptr<optim::ShardOptimizer> make_optimizer(
+    const EngineState& state,
+    const zero::FlatGroup& group,
+    const GroupSettings& settings) {
+  const config::OptimizerParams& params = state.config.optimizer.params;
+  switch (state.config.optimizer.type) {
+    case config::OptimizerType::adam:
+    case config::OptimizerType::adamw:
+      return optim::make_shard_adam(
+          group.master(),
+          {params.eps,
+           settings.weight_decay,
+           params.adam_w_mode ||
+               state.config.optimizer.type == config::OptimizerType::adamw,
+           params.bias_correction});
+    case config::OptimizerType::sgd:
+      return optim::make_shard_sgd(
+          group.master(),
+          {params.momentum != 0,
+           params.dampening,
+           settings.weight_decay,
+           params.nesterov});
+    case config::OptimizerType::lamb: {
+      optim::ShardLambOptions options;
+      options.eps = params.eps;
+      options.weight_decay = settings.weight_decay;
+      options.bias_correction = params.bias_correction;
+      options.max_coeff = params.max_coeff;
+      options.min_coeff = params.min_coeff;
+      options.parameters = static_cast<int64_t>(group.entries().size());
+      options.pieces = zero::pieces_of(group, group.shard());
+      options.counted = zero::pieces_of(group, group.counted());
+      options.sum_over_ranks = [ranks = state.ranks](at::Tensor& sums) {
+        ranks->all_reduce(sums, comm::ReduceOp::sum)->wait();
+      };
+      return optim::make_shard_lamb(group.master(), std::move(options));
+    }
+    case config::OptimizerType::none:
+      break;
+  }
+  throw config_error(
+      "the configuration names no optimizer",
+      "add \"optimizer\": {\"type\": \"Adam\", \"params\": {\"lr\": 1e-4}}");
+}
+
+GroupSettings group_settings(
+    const config::OptimizerParams& params,
+    config::OptimizerType type,
+    const ParamGroup* group) {
+  const bool sgd = type == config::OptimizerType::sgd;
+  GroupSettings settings;
+  settings.lr = group != nullptr ? group->lr.value_or(params.lr) : params.lr;
+  settings.weight_decay = group != nullptr
+      ? group->weight_decay.value_or(params.weight_decay)
+      : params.weight_decay;
+  settings.beta1 = sgd ? params.momentum : params.betas[0];
+  settings.beta2 = sgd ? 0 : params.betas[1];
+  return settings;
+}
+
+void build_groups(EngineState& state) {
+  std::vector<NamedParameter> rest = distinct_parameters(*state.module);
+  auto members = grouped(rest, state.options.param_groups);
+  std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers;
+  for (size_t i = 0; i < members.size(); ++i) {
+    std::erase_if(members[i], [](const NamedParameter& parameter) {
+      return parameter.tensor.numel() == 0;
+    });
+    if (members[i].empty()) {
+      continue;
+    }
+    for (const NamedParameter& parameter : members[i]) {
+      check_parameter(parameter);
+      broadcast(parameter.tensor, *state.ranks);
+    }
+    state.groups.push_back(
+        std::make_unique<zero::FlatGroup>(std::move(members[i]), state.layout));
+    state.settings.push_back(group_settings(
+        state.config.optimizer.params,
+        state.config.optimizer.type,
+        state.options.param_groups.empty() ? nullptr
+                                           : &state.options.param_groups[i]));
+    optimizers.push_back(
+        make_optimizer(state, *state.groups.back(), state.settings.back()));
+  }
+  if (state.groups.empty()) {
+    throw config_error(
+        "the module has no parameter that requires a gradient",
+        "unfreeze some: parameter.requires_grad_(true)");
+  }
+  const at::NoGradGuard no_grad;
+  for (NamedParameter& frozen : rest) {
+    broadcast(frozen.tensor, *state.ranks);
+    if (at::isFloatingType(frozen.tensor.scalar_type())) {
+      frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
+    }
+    state.parameter_names.push_back(frozen.name);
+  }
+  for (const auto& item : state.module->named_buffers()) {
+    at::Tensor buffer = item.value();
+    broadcast(buffer, *state.ranks);
+    if (at::isFloatingType(buffer.scalar_type())) {
+      buffer.set_data(buffer.to(state.layout.compute_dtype));
+    }
+  }
+  state.optimizer = std::make_unique<zero::ShardedOptimizer>(
+      state.groups, std::move(optimizers), *state.ranks, state.layout.stage);
+}
+
+// A module with fused blocks writes gradients to the slots by itself.
+void bind_direct_gradients(EngineState& state) {
+  auto* direct = dynamic_cast<flat::DirectGradients*>(state.module.get());
+  if (direct == nullptr) {
+    return;
+  }
+  direct->bind_gradients(
+      [&](const at::Tensor& parameter) -> flat::GradientSlot* {
+        for (const auto& group : state.groups) {
+          for (flat::FlatEntry& entry : group->entries()) {
+            if (entry.parameter.is_same(parameter)) {
+              return &entry.slot;
+            }
+          }
+        }
+        return nullptr;
+      });
+}
+
+} // namespace
+
+double predivide_factor(const config::Config& config, int ranks) {
+  return config.prescale_gradients ? ranks : config.gradient_predivide_factor;
+}
+
+at::ScalarType scalar_type(config::Dtype dtype) {
+  switch (dtype) {
+    case config::Dtype::fp32:
+      return at::kFloat;
+    case config::Dtype::fp16:
+      return at::kHalf;
+    case config::Dtype::bf16:
+      return at::kBFloat16;
+  }
+  return at::kFloat;
+}
+
+void build(EngineState& state) {
+  const config::Config& config = state.config;
+  state.layout.stage = config.zero_optimization.stage;
+  state.layout.compute_dtype = scalar_type(config.dtype());
+  state.layout.whole_gradients = state.layout.stage < 2 ||
+      config.gradient_accumulation_steps > 1 ||
+      !config.managed_gradient_accumulation;
+  state.layout.ranks = state.ranks.get();
+  build_groups(state);
+  bind_direct_gradients(state);
+
+  zero::ReducerOptions options;
+  options.bucket_size = config.zero_optimization.reduce_bucket_size;
+  options.overlap = config.zero_optimization.overlap_comm.value_or(true);
+  options.reduce_scatter = config.zero_optimization.reduce_scatter;
+  options.predivide = predivide_factor(config, state.ranks->size());
+  if (config.communication_data_type) {
+    options.wire_dtype = scalar_type(*config.communication_data_type);
+  }
+  state.reducer = std::make_unique<zero::GradientReducer>(
+      state.groups, *state.ranks, state.layout, options);
+  state.loss_scaler = std::make_unique<optim::LossScaler>(config.fp16);
+  if (config.scheduler.type != config::SchedulerType::none) {
+    std::vector<double> lrs;
+    for (const GroupSettings& settings : state.settings) {
+      lrs.push_back(settings.lr);
+    }
+    state.scheduler =
+        std::make_unique<optim::LrScheduler>(config.scheduler, std::move(lrs));
+  }
+  state.last_call = std::chrono::steady_clock::now();
+}
+
+Engine initialize(
+    std::shared_ptr<torch::nn::Module> module,
+    config::Config config,
+    InitializeOptions options) {
+  auto state = std::make_unique<EngineState>();
+  state->module = std::move(module);
+  state->ranks = options.ranks
+      ? options.ranks
+      : comm::make_process_group(comm::rank_from_environment());
+  state->config = std::move(config);
+  state->options = std::move(options);
+  if (state->ranks->rank() == 0) {
+    for (const std::string& warning : state->config.warnings) {
+      base::log_warning(warning);
+    }
+    if (state->config.dump_state) {
+      base::log_info("configuration:\n" + print_config(state->config));
+    }
+  }
+  state->ranks->require_equal("the configuration", print_config(state->config));
+  build(*state);
+  return Engine(std::move(state));
+}
+
+Engine initialize(
+    std::shared_ptr<torch::nn::Module> module,
+    const std::string& config_path,
+    InitializeOptions options) {
+  if (!options.ranks) {
+    options.ranks = comm::make_process_group(comm::rank_from_environment());
+  }
+  config::Context context;
+  context.world_size = options.ranks->size();
+  return initialize(
+      std::move(module),
+      config::read_config(config_path, context),
+      std::move(options));
+}
+
+} // namespace deepspeed

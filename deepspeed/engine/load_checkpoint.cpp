@@ -1,0 +1,355 @@
+// Loading DeepSpeed's checkpoints into an engine of any stage and rank count.
+#include <algorithm>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/zero_checkpoint.h"
+#include "deepspeed/engine/agree.h"
+#include "deepspeed/engine/state.h"
+#include "deepspeed/flat/file_tensor.h"
+
+namespace deepspeed {
+namespace {
+
+using checkpoint::ZeroCheckpoint;
+
+constexpr const char* kOtherModel =
+    "this checkpoint belongs to another model: use the settings it was trained "
+    "with";
+
+// One piece of a group's shard and its parameter.
+struct Piece {
+  std::string parameter;
+  int64_t in_parameter = 0;
+  int64_t in_shard = 0;
+  int64_t numel = 0;
+};
+
+std::vector<Piece> pieces(const zero::FlatGroup& group) {
+  std::vector<Piece> result;
+  for (const flat::FlatEntry& entry : group.entries()) {
+    const checkpoint::Overlap own =
+        checkpoint::overlap_of(group.shard(), entry.offset, entry.numel);
+    if (own.numel > 0) {
+      result.push_back({entry.name, own.in_parameter, own.in_shard, own.numel});
+    }
+  }
+  return result;
+}
+
+// Names and tensors of the module: parameters and buffers.
+std::vector<std::pair<std::string, at::Tensor>> module_tensors(
+    const torch::nn::Module& module) {
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto& item : module.named_parameters()) {
+    tensors.emplace_back(item.key(), item.value());
+  }
+  for (const auto& item : module.named_buffers()) {
+    tensors.emplace_back(item.key(), item.value());
+  }
+  return tensors;
+}
+
+void check_module(
+    const EngineState& state,
+    const ZeroCheckpoint& file,
+    bool strict) {
+  for (const auto& [name, tensor] : module_tensors(*state.module)) {
+    const checkpoint::Tensor* saved = file.find_module(name);
+    if (saved == nullptr) {
+      if (!strict) {
+        continue;
+      }
+      throw base::Error(
+          base::ExitCode::data,
+          "the checkpoint has no tensor '" + name + "'",
+          file.path(),
+          kOtherModel);
+    }
+    if (tensor.sizes() != at::IntArrayRef(saved->sizes)) {
+      throw base::Error(
+          base::ExitCode::data,
+          "'" + name + "' is " + checkpoint::describe(*saved) +
+              " in the checkpoint, but " +
+              checkpoint::describe(flat::FileTensors().add(tensor)) +
+              " in the model",
+          file.path(),
+          kOtherModel);
+    }
+  }
+  if (!strict) {
+    return;
+  }
+  const auto known = module_tensors(*state.module);
+  for (const checkpoint::NamedTensor& saved : file.module()) {
+    const bool alias = std::any_of(
+        file.shared().begin(), file.shared().end(), [&](const auto& shared) {
+          return shared.first == saved.name;
+        });
+    if (!alias &&
+        std::none_of(known.begin(), known.end(), [&](const auto& tensor) {
+          return tensor.first == saved.name;
+        })) {
+      throw base::Error(
+          base::ExitCode::data,
+          "the checkpoint has a tensor '" + saved.name +
+              "' that the model does not have",
+          file.path(),
+          kOtherModel);
+    }
+  }
+}
+
+// Names of the parameters that the checkpoint has fp32 weights of.
+bool in_groups(const ZeroCheckpoint& file, const std::string& name) {
+  for (const checkpoint::ZeroGroup& group : file.topology().groups) {
+    for (const checkpoint::ZeroParameter& parameter : group.parameters) {
+      if (parameter.name == name) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void check_optimizer(const EngineState& state, const ZeroCheckpoint& file) {
+  for (size_t i = 0; i < state.groups.size(); ++i) {
+    for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
+      if (!in_groups(file, entry.name)) {
+        throw base::Error(
+            base::ExitCode::data,
+            "the checkpoint has no optimizer state of '" + entry.name + "'",
+            file.path(),
+            "it was frozen there: load the module only");
+      }
+    }
+    const auto& saved = file.state_names();
+    const auto& own = state.optimizer->optimizers()[i]->states();
+    for (const optim::NamedState& named : own) {
+      if (!saved.empty() &&
+          std::find(saved.begin(), saved.end(), named.name) == saved.end()) {
+        std::string names;
+        for (const std::string& name : saved) {
+          names += " " + name;
+        }
+        throw base::Error(
+            base::ExitCode::config,
+            "the checkpoint was written by another optimizer: it has" + names +
+                ", this one needs " + named.name,
+            file.path(),
+            "use the same optimizer type, or load the module only");
+      }
+    }
+  }
+}
+
+void load_masters(
+    EngineState& state,
+    const ZeroCheckpoint& file,
+    bool from_fp32) {
+  for (const auto& group : state.groups) {
+    float* master = group->master().data_ptr<float>();
+    for (const Piece& piece : pieces(*group)) {
+      if (from_fp32 && in_groups(file, piece.parameter)) {
+        file.read_fp32(
+            piece.parameter,
+            piece.in_parameter,
+            piece.in_parameter + piece.numel,
+            master + piece.in_shard);
+        continue;
+      }
+      const checkpoint::Tensor* saved = file.find_module(piece.parameter);
+      if (saved != nullptr) {
+        at::Tensor whole = at::empty(saved->sizes, at::kFloat);
+        flat::copy_from_file(*saved, piece.parameter, whole);
+        group->master()
+            .narrow(0, piece.in_shard, piece.numel)
+            .copy_(whole.view({-1}).narrow(0, piece.in_parameter, piece.numel));
+      }
+    }
+    group->refresh_compute();
+  }
+  state.optimizer->gather_weights();
+}
+
+// Frozen parameters and buffers, which no group holds.
+void load_rest(EngineState& state, const ZeroCheckpoint& file) {
+  const auto copy = [&](const std::string& name, at::Tensor tensor) {
+    const checkpoint::Tensor* saved = file.find_module(name);
+    if (saved != nullptr) {
+      flat::copy_from_file(*saved, file.path() + ": " + name, tensor);
+    }
+  };
+  for (const auto& item : state.module->named_parameters()) {
+    const auto& frozen = state.parameter_names;
+    if (std::find(frozen.begin(), frozen.end(), item.key()) != frozen.end()) {
+      copy(item.key(), item.value());
+    }
+  }
+  for (const auto& item : state.module->named_buffers()) {
+    copy(item.key(), item.value());
+  }
+}
+
+void load_optimizer(EngineState& state, const ZeroCheckpoint& file) {
+  for (size_t i = 0; i < state.groups.size(); ++i) {
+    optim::ShardOptimizer& optimizer = *state.optimizer->optimizers()[i];
+    int64_t steps = 0;
+    for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
+      steps = std::max(steps, file.step(entry.name));
+    }
+    optimizer.set_steps(steps);
+    for (const optim::NamedState& named : optimizer.states()) {
+      named.tensor.zero_();
+      if (file.state_names().empty()) {
+        continue;
+      }
+      for (const Piece& piece : pieces(*state.groups[i])) {
+        file.read_state(
+            named.name,
+            piece.parameter,
+            piece.in_parameter,
+            piece.in_parameter + piece.numel,
+            named.tensor.data_ptr<float>() + piece.in_shard);
+      }
+    }
+  }
+}
+
+void load_loss_scaler(EngineState& state, const ZeroCheckpoint& file) {
+  const checkpoint::LossScalerState& saved = file.loss_scaler();
+  if (!saved.dynamic || !state.config.dynamic_loss_scale()) {
+    return; // a fixed scale is the configuration's
+  }
+  optim::LossScaler::State scaler = state.loss_scaler->state();
+  scaler.scale = saved.scale;
+  scaler.iteration = saved.iteration;
+  scaler.last_overflow = saved.last_overflow;
+  scaler.hysteresis = saved.hysteresis_left;
+  state.loss_scaler->set_state(scaler);
+}
+
+// The configuration wins over what the checkpoint was trained with, and says
+// so.
+void report_changes(const EngineState& state, const ZeroCheckpoint& file) {
+  if (state.ranks->rank() != 0) {
+    return;
+  }
+  const auto say = [](const std::string& name, double saved, double given) {
+    if (saved != given) {
+      char text[160];
+      std::snprintf(
+          text,
+          sizeof text,
+          "changed: %s %.9g -> %.9g",
+          name.c_str(),
+          saved,
+          given);
+      base::log_info(text);
+    }
+  };
+  if (file.clip_grad() >= 0) {
+    say("gradient_clipping", file.clip_grad(), state.config.gradient_clipping);
+  }
+  const auto& groups = file.topology().groups;
+  for (size_t i = 0; i < std::min(groups.size(), state.groups.size()); ++i) {
+    const std::string prefix = "param group " + std::to_string(i) + " ";
+    const auto compare = [&](const char* name, double given) {
+      const checkpoint::Value* value = groups[i].hyperparameters.find(name);
+      if (value == nullptr) {
+        return;
+      }
+      if (const auto* real = value->get_if<double>()) {
+        say(prefix + name, *real, given);
+      } else if (const auto* integer = value->get_if<int64_t>()) {
+        say(prefix + name, static_cast<double>(*integer), given);
+      }
+    };
+    if (state.scheduler == nullptr && !state.options.learning_rate) {
+      compare("lr", state.settings[i].lr);
+    }
+    compare("weight_decay", state.settings[i].weight_decay);
+    compare("eps", state.config.optimizer.params.eps);
+  }
+}
+
+// Rank 0 looks for the checkpoint and checks every byte; the others open what
+// it found.
+ZeroCheckpoint open_together(
+    EngineState& state,
+    const std::string& folder,
+    const std::string& tag) {
+  std::optional<ZeroCheckpoint> file;
+  checkpoint::ZeroOpenOptions options;
+  for (const auto& group : state.groups) {
+    options.stage0_groups.emplace_back();
+    for (const flat::FlatEntry& entry : group->entries()) {
+      options.stage0_groups.back().push_back(entry.name);
+    }
+  }
+  const bool root = state.ranks->rank() == 0;
+  agree(*state.ranks, [&] {
+    if (root) {
+      file = ZeroCheckpoint::open(folder, tag, options);
+      for (const std::string& line : file->skipped()) {
+        base::log_warning("passed over a checkpoint: " + line);
+      }
+    }
+  });
+  const std::string found =
+      state.ranks->broadcast_text(file ? file->tag() : "", 0);
+  agree(*state.ranks, [&] {
+    if (!root) {
+      options.verify = false;
+      file = ZeroCheckpoint::open(folder, found, options);
+    }
+  });
+  return *file;
+}
+
+} // namespace
+
+LoadedCheckpoint Engine::load_checkpoint(
+    const std::string& folder,
+    const LoadOptions& options) {
+  EngineState& state = *state_;
+  const ZeroCheckpoint file = open_together(state, folder, options.tag);
+  const bool optimizer = options.optimizer_states && !options.module_only;
+  agree(*state.ranks, [&] {
+    check_module(state, file, options.module_strict);
+    if (optimizer) {
+      check_optimizer(state, file);
+    }
+  });
+  const at::NoGradGuard no_grad;
+  load_masters(state, file, optimizer);
+  load_rest(state, file);
+  state.step_begun = false;
+  if (!options.module_only) {
+    state.global_steps = file.global_steps();
+    state.skipped_steps = file.skipped_steps();
+    state.global_samples = file.global_samples() >= 0
+        ? file.global_samples()
+        : state.global_steps * state.config.train_batch_size;
+    state.micro_steps =
+        state.global_steps * state.config.gradient_accumulation_steps;
+    state.skipped_in_a_row = 0;
+  }
+  if (optimizer) {
+    load_optimizer(state, file);
+    load_loss_scaler(state, file);
+    report_changes(state, file);
+  }
+  if (options.lr_scheduler_states && !options.module_only) {
+    const checkpoint::Value* iteration =
+        file.lr_scheduler().find("last_batch_iteration");
+    if (state.scheduler != nullptr && iteration != nullptr &&
+        iteration->get_if<int64_t>() != nullptr) {
+      state.scheduler->set_last_batch_iteration(*iteration->get_if<int64_t>());
+    }
+  }
+  set_learning_rates(state);
+  return {file.path(), file.client_state()};
+}
+
+} // namespace deepspeed

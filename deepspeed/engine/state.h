@@ -1,0 +1,78 @@
+// What an engine is made of.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "deepspeed/engine/engine.h"
+#include "deepspeed/engine/wall_clock.h"
+#include "deepspeed/optim/loss_scaler.h"
+#include "deepspeed/optim/lr_scheduler.h"
+#include "deepspeed/zero/gradient_reducer.h"
+#include "deepspeed/zero/sharded_optimizer.h"
+
+namespace deepspeed {
+
+// The settings of one param group that may change while training.
+struct GroupSettings {
+  double lr = 0;
+  double beta1 = 0; // or the momentum
+  double beta2 = 0;
+  double weight_decay = 0;
+};
+
+struct EngineState {
+  std::shared_ptr<torch::nn::Module> module;
+  config::Config config;
+  InitializeOptions options;
+  std::shared_ptr<comm::ProcessGroup> ranks;
+
+  zero::Layout layout;
+  std::vector<std::unique_ptr<zero::FlatGroup>> groups;
+  std::vector<GroupSettings> settings; // one for each group
+  std::unique_ptr<zero::GradientReducer> reducer;
+  std::unique_ptr<zero::ShardedOptimizer> optimizer;
+  std::unique_ptr<optim::LrScheduler> scheduler; // null: constant or options'
+  std::unique_ptr<optim::LossScaler> loss_scaler;
+  std::vector<std::string> parameter_names; // in no group: frozen
+
+  int64_t global_steps = 0;
+  int64_t global_samples = 0;
+  int64_t micro_steps = 0;
+  int64_t skipped_steps = 0;
+  int64_t skipped_in_a_row = 0;
+  double gradient_norm = 0; // of the last step
+  bool applied = false; // the last step
+
+  bool step_begun = false; // a backward since the last update
+  bool reduced = false; // the last backward was the one that sums
+  bool in_no_sync = false;
+  std::optional<bool> forced_boundary;
+  bool unused_named = false;
+
+  WallClock clock;
+  std::chrono::steady_clock::time_point last_call;
+
+  bool is_boundary() const;
+  double loss_divisor() const;
+  // What a summed gradient is to be multiplied by, besides the loss scale.
+  double mean_factor() const;
+};
+
+// Gradients before the sum are divided by this (prescale_gradients,
+// gradient_predivide_factor).
+double predivide_factor(const config::Config& config, int ranks);
+
+at::ScalarType scalar_type(config::Dtype dtype);
+
+// The settings' learning rates and momenta for the next update.
+void set_learning_rates(EngineState& state);
+
+// Groups, reducer and optimizer for the state's module, configuration and
+// ranks.
+void build(EngineState& state);
+
+} // namespace deepspeed

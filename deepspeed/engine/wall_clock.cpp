@@ -1,0 +1,40 @@
+// How long the parts of training take: wall_clock_breakdown.
+#include "deepspeed/engine/wall_clock.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace deepspeed {
+
+void WallClock::add(const std::string& name, double seconds) {
+  for (auto& [known, sum] : seconds_) {
+    if (known == name) {
+      sum += seconds;
+      return;
+    }
+  }
+  seconds_.emplace_back(name, seconds);
+}
+
+std::string WallClock::line(const std::vector<std::string>& names) {
+  std::string text = "time (ms)";
+  for (const std::string& name : names) {
+    const auto found =
+        std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& item) {
+          return item.first == name;
+        });
+    char value[32];
+    std::snprintf(
+        value,
+        sizeof value,
+        "%.2f",
+        found == seconds_.end() ? 0.0 : found->second * 1000);
+    text += " | " + name + ": " + value;
+    if (found != seconds_.end()) {
+      seconds_.erase(found);
+    }
+  }
+  return text;
+}
+
+} // namespace deepspeed

@@ -1,0 +1,147 @@
+// The settings of train_bert_ds and the engine's configuration, which say some
+// things twice.
+#include "deepspeed/pretrain/engine_config.h"
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using base::Json;
+
+config::Dtype dtype_of(const std::string& name) {
+  return name == "bf16" ? config::Dtype::bf16
+      : name == "fp16"  ? config::Dtype::fp16
+                        : config::Dtype::fp32;
+}
+
+config::Context context_of(const report::Settings& settings, int64_t ranks) {
+  const report::OptimizerSettings& o = settings.optimizer;
+  config::Context context;
+  context.world_size = ranks;
+  context.dtype = dtype_of(settings.machine.dtype);
+  context.micro_batch_size = o.batch_size;
+  context.gradient_accumulation_steps = o.gradient_accumulation_steps;
+  context.gradient_clipping = o.max_grad_norm;
+  context.lr = o.learning_rate;
+  context.betas = std::vector<double>{o.adam_beta1, o.adam_beta2};
+  context.eps = o.adam_epsilon;
+  context.weight_decay = o.weight_decay;
+  context.warmup_steps = o.warmup_steps;
+  context.total_steps = settings.run.num_iterations;
+  context.hidden_size = settings.model.h_dim;
+  return context;
+}
+
+// HelloDeepSpeed's dictionary; keys of ours only where a flag changes them.
+Json hello_config(const report::Settings& settings) {
+  const report::OptimizerSettings& o = settings.optimizer;
+  const report::OptimizerSettings defaults =
+      report::engine_defaults().optimizer;
+  Json params = {{"lr", o.learning_rate}};
+  if (o.adam_beta1 != defaults.adam_beta1 ||
+      o.adam_beta2 != defaults.adam_beta2) {
+    params["betas"] = {o.adam_beta1, o.adam_beta2};
+  }
+  if (o.adam_epsilon != defaults.adam_epsilon) {
+    params["eps"] = o.adam_epsilon;
+  }
+  if (o.weight_decay != defaults.weight_decay) {
+    params["weight_decay"] = o.weight_decay;
+  }
+  Json json = {
+      {"train_micro_batch_size_per_gpu", o.batch_size},
+      {"optimizer", {{"type", "Adam"}, {"params", params}}}};
+  if (settings.machine.dtype != "fp32") {
+    json[settings.machine.dtype] = {{"enabled", true}};
+  }
+  json["zero_optimization"] = {{"stage", settings.engine.zero_stage}};
+  if (settings.engine.zero_stage > 0 &&
+      settings.engine.offload_optimizer != "none") {
+    json["zero_optimization"]["offload_optimizer"] = {
+        {"device", settings.engine.offload_optimizer}};
+  }
+  if (o.gradient_accumulation_steps != 1) {
+    json["gradient_accumulation_steps"] = o.gradient_accumulation_steps;
+  }
+  if (o.max_grad_norm != defaults.max_grad_norm) {
+    json["gradient_clipping"] = o.max_grad_norm;
+  }
+  return json;
+}
+
+// A flag that the file contradicts, and the short cuts, which have no meaning
+// beside a file.
+void check_flags(
+    const report::Settings& settings,
+    const report::Settings& resolved,
+    const std::set<std::string>& given) {
+  for (const char* name : {"dtype", "zero_stage", "offload_optimizer"}) {
+    if (given.contains(name)) {
+      throw base::Error(
+          base::ExitCode::config,
+          "both --deepspeed_config and --" + std::string(name) + " are given",
+          settings.engine.deepspeed_config,
+          "set it in the file, or leave the file out");
+    }
+  }
+  for (const report::SettingChange& change :
+       report::differences(settings, resolved)) {
+    if (given.contains(change.name)) {
+      throw base::Error(
+          base::ExitCode::config,
+          "--" + change.name + " " + change.from +
+              ", but the configuration says " + change.to,
+          settings.engine.deepspeed_config,
+          "leave the flag out, or write \"auto\" in the file");
+    }
+  }
+}
+
+} // namespace
+
+void adopt_config(const config::Config& config, report::Settings& settings) {
+  report::OptimizerSettings& o = settings.optimizer;
+  o.batch_size = config.train_micro_batch_size_per_gpu;
+  o.gradient_accumulation_steps = config.gradient_accumulation_steps;
+  o.learning_rate = config.optimizer.params.lr;
+  o.weight_decay = config.optimizer.params.weight_decay;
+  o.adam_beta1 = config.optimizer.params.betas[0];
+  o.adam_beta2 = config.optimizer.params.betas[1];
+  o.adam_epsilon = config.optimizer.params.eps;
+  o.max_grad_norm = config.gradient_clipping;
+  settings.machine.dtype = config::dtype_name(config.dtype());
+  settings.engine.zero_stage = config.zero_optimization.stage;
+  settings.engine.offload_optimizer =
+      config.zero_optimization.offload_optimizer.device ==
+          config::OffloadDevice::cpu
+      ? "cpu"
+      : "none";
+}
+
+config::Config engine_config(
+    const report::Settings& settings,
+    const std::set<std::string>& given,
+    int64_t ranks) {
+  const config::Context context = context_of(settings, ranks);
+  if (settings.engine.deepspeed_config.empty()) {
+    return config::parse_config(
+        hello_config(settings), "the flags' configuration", context);
+  }
+  config::Config config =
+      config::read_config(settings.engine.deepspeed_config, context);
+  report::Settings resolved = settings;
+  adopt_config(config, resolved);
+  check_flags(settings, resolved, given);
+  if (config.scheduler.type != config::SchedulerType::none &&
+      given.contains("lr_scheduler_type")) {
+    throw base::Error(
+        base::ExitCode::config,
+        "--lr_scheduler_type is given, but the configuration has a scheduler",
+        settings.engine.deepspeed_config,
+        "leave one of them out");
+  }
+  return config;
+}
+
+} // namespace deepspeed::pretrain

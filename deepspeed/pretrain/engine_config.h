@@ -1,0 +1,25 @@
+// The settings of train_bert_ds and the engine's configuration, which say some
+// things twice.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "deepspeed/config/config.h"
+#include "deepspeed/report/settings.h"
+
+namespace deepspeed::pretrain {
+
+// The file of --deepspeed_config with its "auto" values taken from the flags;
+// without a file HelloDeepSpeed's dictionary with what the flags change.
+// Error(config) if a flag of `given` says something else than the file.
+config::Config engine_config(
+    const report::Settings& settings,
+    const std::set<std::string>& given,
+    int64_t ranks);
+
+// Takes over what the configuration decides: batch, accumulation, optimizer,
+// clipping, dtype, stage.
+void adopt_config(const config::Config& config, report::Settings& settings);
+
+} // namespace deepspeed::pretrain

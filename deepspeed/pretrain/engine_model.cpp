@@ -1,0 +1,94 @@
+// The model of train_bert_ds, seen as files see it.
+#include "deepspeed/pretrain/engine_model.h"
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/field.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/zero_checkpoint.h"
+#include "deepspeed/flat/file_tensor.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using checkpoint::Value;
+
+constexpr const char* kOwnKey = "train_bert_ds";
+constexpr int64_t kFormatVersion = 1;
+
+} // namespace
+
+void EngineModel::save(const std::string& folder, const LoopState& state) {
+  Value own = checkpoint::make_dict();
+  own.set("format_version", kFormatVersion);
+  own.set("step", state.step);
+  own.set("loss_sum", state.loss_sum);
+  own.set("loss_count", state.loss_count);
+  SaveOptions options;
+  options.keep_last = keep_last_;
+  options.client_state.set("checkpoint_step", state.step);
+  options.client_state.set(kOwnKey, std::move(own));
+  engine_.save_checkpoint(folder, options);
+}
+
+LoopState EngineModel::load(const std::string& folder) {
+  const LoadedCheckpoint loaded = engine_.load_checkpoint(folder);
+  LoopState state;
+  // HelloDeepSpeed's checkpoint_step is one too many in its last checkpoint;
+  // the engine counts its own steps.
+  state.step = engine_.global_steps();
+  const checkpoint::Field client(loaded.client_state, loaded.path);
+  const auto own = client.find(kOwnKey);
+  if (!own) {
+    return state; // written by the Python program
+  }
+  const int64_t version = own->at("format_version").integer();
+  if (version != kFormatVersion) {
+    own->fail(
+        "format version " + std::to_string(version) + ", this program reads " +
+        std::to_string(kFormatVersion));
+  }
+  if (own->at("step").integer() != state.step) {
+    own->fail("the step is not the engine's");
+  }
+  state.loss_sum = own->at("loss_sum").real();
+  state.loss_count = own->at("loss_count").integer();
+  return state;
+}
+
+std::vector<bert::NamedTensor> EngineModel::weights() const {
+  std::vector<bert::NamedTensor> weights;
+  for (auto& [name, tensor] : engine_.fp32_parameters()) {
+    weights.push_back({name, tensor});
+  }
+  return weights;
+}
+
+std::string EngineModel::checkpoint_name(int64_t step) const {
+  return checkpoint::default_tag(step);
+}
+
+void load_engine_checkpoint_weights(
+    const std::string& folder,
+    bert::RobertaForMaskedLMImpl& model) {
+  const auto file = checkpoint::ZeroCheckpoint::open(folder);
+  for (const std::string& line : file.skipped()) {
+    base::log_warning("passed over a checkpoint: " + line);
+  }
+  const at::NoGradGuard no_grad;
+  for (const auto& item : model.named_parameters()) {
+    const checkpoint::Tensor* saved = file.find_module(item.key());
+    if (saved == nullptr ||
+        item.value().sizes() != at::IntArrayRef(saved->sizes)) {
+      throw base::Error(
+          base::ExitCode::data,
+          "the checkpoint's '" + item.key() + "' does not fit the model",
+          file.path(),
+          "this checkpoint belongs to another model");
+    }
+    file.read_fp32(
+        item.key(), 0, item.value().numel(), item.value().data_ptr<float>());
+  }
+}
+
+} // namespace deepspeed::pretrain

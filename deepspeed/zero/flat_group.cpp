@@ -1,0 +1,77 @@
+// One param group on flat buffers, and the shard of it that this rank owns.
+#include "deepspeed/zero/flat_group.h"
+
+namespace deepspeed::zero {
+
+using checkpoint::Overlap;
+using checkpoint::overlap_of;
+
+FlatGroup::FlatGroup(
+    std::vector<NamedParameter> parameters,
+    const Layout& layout) {
+  for (NamedParameter& parameter : parameters) {
+    flat::FlatEntry entry;
+    entry.name = std::move(parameter.name);
+    entry.parameter = std::move(parameter.tensor);
+    entry.offset = numel_;
+    entry.numel = entry.parameter.numel();
+    numel_ += entry.numel;
+    entries_.push_back(std::move(entry));
+  }
+  const int ranks = layout.ranks->size();
+  const int64_t padded = checkpoint::padded_numel(numel_, ranks);
+  counted_ = checkpoint::shard_of(numel_, ranks, layout.ranks->rank());
+  shard_ = layout.stage == 0 ? checkpoint::Shard{0, padded, numel_} : counted_;
+  for (int rank = 0; rank <= ranks; ++rank) {
+    bounds_.push_back(padded / ranks * rank);
+  }
+  compute_ = layout.ranks->allocate(padded, layout.compute_dtype);
+  if (layout.whole_gradients) {
+    gradients_ = layout.ranks->allocate(padded, at::kFloat);
+    shard_gradient_ = gradients_.narrow(0, shard_.offset, shard_.size);
+  } else {
+    shard_gradient_ = at::zeros({shard_.size}, at::kFloat);
+  }
+  adopt(layout);
+}
+
+void FlatGroup::adopt(const Layout& layout) {
+  const at::NoGradGuard no_grad;
+  const bool separate = layout.compute_dtype != at::kFloat;
+  master_ = separate ? at::zeros({shard_.size}, at::kFloat)
+                     : compute_.narrow(0, shard_.offset, shard_.size);
+  for (flat::FlatEntry& entry : entries_) {
+    const auto view = [&](const at::Tensor& flat) {
+      return flat.narrow(0, entry.offset, entry.numel)
+          .view(entry.parameter.sizes());
+    };
+    const at::Tensor place = view(compute_);
+    place.copy_(entry.parameter);
+    const Overlap own = overlap_of(shard_, entry.offset, entry.numel);
+    if (separate && own.numel > 0) {
+      master_.narrow(0, own.in_shard, own.numel)
+          .copy_(entry.parameter.reshape({-1}).narrow(
+              0, own.in_parameter, own.numel));
+    }
+    if (gradients_.defined()) {
+      entry.slot.grad = view(gradients_);
+    }
+    entry.parameter.mutable_grad().reset();
+    entry.parameter.set_data(place);
+  }
+}
+
+at::Tensor FlatGroup::shard_compute() const {
+  return compute_.scalar_type() == at::kFloat
+      ? at::Tensor()
+      : compute_.narrow(0, shard_.offset, shard_.size);
+}
+
+void FlatGroup::refresh_compute() {
+  const at::Tensor own = shard_compute();
+  if (own.defined()) {
+    own.copy_(master_);
+  }
+}
+
+} // namespace deepspeed::zero

@@ -1,0 +1,98 @@
+// One param group on flat buffers, and the shard of it that this rank owns.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "deepspeed/checkpoint/zero_shard.h"
+#include "deepspeed/comm/process_group.h"
+#include "deepspeed/flat/flat_parameters.h"
+
+namespace deepspeed::zero {
+
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor; // the module's own
+};
+
+// How the param groups of an engine lie in memory.
+struct Layout {
+  int stage = 0; // 0, 1 or 2
+  at::ScalarType compute_dtype = at::kFloat;
+  // Every rank has room for all gradients. Without it (stage 2) a gradient has
+  // a place only from its first write until its bucket is reduced.
+  bool whole_gradients = true;
+  comm::ProcessGroup* ranks = nullptr;
+};
+
+// Moves parameters (of any floating dtype) into a flat buffer of the compute
+// dtype, padded with zeros so that all ranks own equally much: the layout of
+// DeepSpeed's files. The fp32 master weights are kept for the own shard only,
+// and are the compute buffer itself in fp32 training. In stage 0 every rank
+// owns all. Not thread-safe; the module must outlive the object.
+class FlatGroup {
+ public:
+  FlatGroup(std::vector<NamedParameter> parameters, const Layout& layout);
+  FlatGroup(const FlatGroup&) = delete;
+  FlatGroup& operator=(const FlatGroup&) = delete;
+
+  // Without the padding.
+  int64_t numel() const {
+    return numel_;
+  }
+  // In flat order. FlatEntry::master is not used here.
+  std::vector<flat::FlatEntry>& entries() {
+    return entries_;
+  }
+  const std::vector<flat::FlatEntry>& entries() const {
+    return entries_;
+  }
+
+  // What this rank updates.
+  const checkpoint::Shard& shard() const {
+    return shard_;
+  }
+  // What this rank counts in sums over the group: its shard in every stage, so
+  // that sums have the same bits in every stage.
+  const checkpoint::Shard& counted() const {
+    return counted_;
+  }
+  // Offsets of the ranks' shards, ranks + 1 of them, also in stage 0.
+  const std::vector<int64_t>& bounds() const {
+    return bounds_;
+  }
+
+  const at::Tensor& compute() const { // [padded], compute dtype
+    return compute_;
+  }
+  const at::Tensor& gradients() const { // [padded], fp32; or undefined
+    return gradients_;
+  }
+  const at::Tensor& master() const { // [shard().size], fp32
+    return master_;
+  }
+  const at::Tensor& shard_gradient() const { // [shard().size], fp32
+    return shard_gradient_;
+  }
+  // The own shard in the compute dtype; undefined in fp32, where it is
+  // master().
+  at::Tensor shard_compute() const;
+
+  // After master() was loaded.
+  void refresh_compute();
+
+ private:
+  void adopt(const Layout& layout);
+
+  int64_t numel_ = 0;
+  std::vector<flat::FlatEntry> entries_;
+  checkpoint::Shard shard_;
+  checkpoint::Shard counted_;
+  std::vector<int64_t> bounds_;
+  at::Tensor compute_;
+  at::Tensor gradients_;
+  at::Tensor master_;
+  at::Tensor shard_gradient_;
+};
+
+} // namespace deepspeed::zero

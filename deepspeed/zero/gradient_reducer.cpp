@@ -1,0 +1,238 @@
+// Sums gradients over the ranks while backward still runs.
+#include "deepspeed/zero/gradient_reducer.h"
+
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/utils/lambda_post_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <chrono>
+
+namespace deepspeed::zero {
+
+struct GradientReducer::State {
+  FlatGroup* group = nullptr;
+  Bucket bucket;
+  at::Tensor gradients; // [end - begin], fp32: a view, or only while it lives
+  at::Tensor wire; // what travels, if that is another tensor
+  size_t waiting_for = 0; // parameters without a complete gradient
+  std::shared_ptr<comm::Work> work;
+};
+
+struct GradientReducer::Hook {
+  // Kept alive; libtorch 2.11 and 2.15 differ in the kind of pointer.
+  decltype(torch::autograd::impl::grad_accumulator(at::Tensor())) accumulator;
+  uintptr_t key = 0;
+};
+
+GradientReducer::GradientReducer(
+    std::vector<std::unique_ptr<FlatGroup>>& groups,
+    comm::ProcessGroup& ranks,
+    const Layout& layout,
+    const ReducerOptions& options)
+    : groups_(groups), ranks_(ranks), layout_(layout), options_(options) {
+  // Backward reaches the last group first.
+  for (size_t g = groups_.size(); g-- > 0;) {
+    std::vector<int64_t> numels;
+    for (const flat::FlatEntry& entry : groups_[g]->entries()) {
+      numels.push_back(entry.numel);
+    }
+    for (const Bucket& bucket :
+         cut_into_buckets(numels, options_.bucket_size)) {
+      auto state = std::make_unique<State>();
+      state->group = groups_[g].get();
+      state->bucket = bucket;
+      if (layout_.whole_gradients) {
+        state->gradients = state->group->gradients().narrow(
+            0, bucket.begin, bucket.end - bucket.begin);
+      }
+      buckets_.push_back(std::move(state));
+      for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
+        watch(buckets_.size() - 1, groups_[g]->entries()[i]);
+      }
+    }
+  }
+}
+
+GradientReducer::~GradientReducer() {
+  for (const Hook& hook : hooks_) {
+    hook.accumulator->del_post_hook(hook.key);
+  }
+  for (const auto& state : buckets_) {
+    for (flat::FlatEntry& entry : state->group->entries()) {
+      entry.slot.make_room = nullptr;
+    }
+    try {
+      if (state->work) {
+        state->work->wait();
+      }
+    } catch (const std::exception&) {
+      // Whoever used the group has been told.
+    }
+  }
+}
+
+void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
+  if (!layout_.whole_gradients) {
+    entry.slot.make_room = [this, bucket] { make_room(*buckets_[bucket]); };
+  }
+  // A node that runs once in a backward pass, when every use of the parameter
+  // has contributed: to parameter.grad(), or straight to the slot.
+  Hook hook;
+  hook.accumulator = torch::autograd::impl::grad_accumulator(entry.parameter);
+  using torch::autograd::variable_list;
+  hook.key = hook.accumulator->add_post_hook(
+      std::make_unique<torch::autograd::utils::LambdaPostHook>(
+          [this, bucket, &entry](
+              const variable_list& outputs, const variable_list&) {
+            on_gradient(bucket, entry);
+            return outputs;
+          }));
+  hooks_.push_back(std::move(hook));
+}
+
+void GradientReducer::make_room(State& state) {
+  if (state.gradients.defined()) {
+    return;
+  }
+  const Bucket& bucket = state.bucket;
+  state.gradients = at::empty({bucket.end - bucket.begin}, at::kFloat);
+  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
+    flat::FlatEntry& entry = state.group->entries()[i];
+    entry.slot.grad =
+        state.gradients.narrow(0, entry.offset - bucket.begin, entry.numel)
+            .view(entry.parameter.sizes());
+  }
+}
+
+void GradientReducer::begin_step() {
+  for (const auto& group : groups_) {
+    for (flat::FlatEntry& entry : group->entries()) {
+      entry.slot.fresh = true;
+      entry.parameter.mutable_grad().reset();
+    }
+  }
+  unused_.clear();
+  reduce_seconds_ = 0;
+  exposed_seconds_ = 0;
+}
+
+void GradientReducer::begin_backward(bool last) {
+  last_ = last;
+  in_backward_ = true;
+  next_ = 0;
+  finished_ = 0;
+  for (const auto& state : buckets_) {
+    state->waiting_for =
+        state->bucket.last_entry - state->bucket.first_entry + 1;
+  }
+}
+
+void GradientReducer::on_gradient(size_t bucket, flat::FlatEntry& entry) {
+  if (!in_backward_) {
+    return; // somebody else's backward pass: leave parameter.grad() to him
+  }
+  const at::NoGradGuard no_grad;
+  entry.slot.collect(entry.parameter);
+  --buckets_[bucket]->waiting_for;
+  if (last_ && options_.overlap) {
+    launch_ready();
+  }
+}
+
+void GradientReducer::launch_ready() {
+  while (next_ < buckets_.size() && buckets_[next_]->waiting_for == 0) {
+    launch(*buckets_[next_++]);
+  }
+  if (!layout_.whole_gradients) {
+    take_finished(false);
+  }
+}
+
+void GradientReducer::launch(State& state) {
+  const Bucket& bucket = state.bucket;
+  at::Tensor data = state.gradients;
+  if (options_.predivide != 1) {
+    data.mul_(static_cast<float>(1 / options_.predivide));
+  }
+  if (options_.wire_dtype != at::kFloat) {
+    state.wire = data.to(options_.wire_dtype);
+    data = state.wire;
+  }
+  if (layout_.stage == 0 || !options_.reduce_scatter) {
+    state.work = ranks_.all_reduce(data, comm::ReduceOp::sum);
+  } else {
+    const std::vector<int64_t> bounds =
+        bounds_inside(state.group->bounds(), bucket.begin, bucket.end);
+    state.work = ranks_.reduce_scatter(data, bounds);
+  }
+}
+
+void GradientReducer::end_backward() {
+  in_backward_ = false;
+  if (last_) {
+    launch_rest();
+  }
+}
+
+void GradientReducer::reduce_now() {
+  begin_backward(true);
+  end_backward();
+}
+
+void GradientReducer::launch_rest() {
+  const at::NoGradGuard no_grad;
+  for (const auto& state : buckets_) {
+    for (size_t i = state->bucket.first_entry; i <= state->bucket.last_entry;
+         ++i) {
+      flat::FlatEntry& entry = state->group->entries()[i];
+      if (entry.slot.fresh) {
+        unused_.push_back(entry.name);
+        entry.slot.take().grad.zero_();
+      }
+    }
+    state->waiting_for = 0;
+  }
+  launch_ready();
+}
+
+void GradientReducer::take_finished(bool all) {
+  while (finished_ < next_ && (all || buckets_[finished_]->work->is_done())) {
+    finish(*buckets_[finished_++]);
+  }
+}
+
+void GradientReducer::finish(State& state) {
+  state.work->wait();
+  reduce_seconds_ += state.work->seconds();
+  state.work.reset();
+  if (state.wire.defined()) {
+    state.gradients.copy_(state.wire);
+    state.wire.reset();
+  }
+  if (layout_.whole_gradients) {
+    return;
+  }
+  const Bucket& bucket = state.bucket;
+  const checkpoint::Overlap own = checkpoint::overlap_of(
+      state.group->shard(), bucket.begin, bucket.end - bucket.begin);
+  if (own.numel > 0) {
+    state.group->shard_gradient()
+        .narrow(0, own.in_shard, own.numel)
+        .copy_(state.gradients.narrow(0, own.in_parameter, own.numel));
+  }
+  state.gradients.reset();
+  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
+    state.group->entries()[i].slot.grad.reset();
+  }
+}
+
+void GradientReducer::wait() {
+  const at::NoGradGuard no_grad;
+  const auto start = std::chrono::steady_clock::now();
+  take_finished(true);
+  exposed_seconds_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+}
+
+} // namespace deepspeed::zero

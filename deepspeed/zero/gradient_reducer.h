@@ -1,0 +1,95 @@
+// Sums gradients over the ranks while backward still runs.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "deepspeed/zero/bucket.h"
+#include "deepspeed/zero/flat_group.h"
+
+namespace deepspeed::zero {
+
+struct ReducerOptions {
+  int64_t bucket_size = 500'000'000; // elements
+  bool overlap = true; // false: all buckets go after backward
+  bool reduce_scatter = true; // false: all-reduce in every stage
+  // Contributions are rounded to this dtype before they are summed.
+  at::ScalarType wire_dtype = at::kFloat;
+  double predivide = 1; // gradients are divided by this before the sum
+};
+
+// Watches the parameters of some groups. A parameter whose gradient is complete
+// counts for its bucket; a bucket that is complete is reduced, in the fixed
+// order of the buckets, so that all ranks reduce the same one at a time.
+//
+// For each step: begin_step(); for each micro batch begin_backward(), the
+// backward pass, end_backward(); at last wait(). Gradients of micro batches are
+// added up on each rank first and summed over the ranks once, in the last one.
+// Whatever the stage and the buckets, an element's sum is the same bits.
+// Hooks run on the thread of the backward pass. Not thread-safe.
+class GradientReducer {
+ public:
+  // The groups must outlive the reducer.
+  GradientReducer(
+      std::vector<std::unique_ptr<FlatGroup>>& groups,
+      comm::ProcessGroup& ranks,
+      const Layout& layout,
+      const ReducerOptions& options);
+  ~GradientReducer();
+  GradientReducer(const GradientReducer&) = delete;
+  GradientReducer& operator=(const GradientReducer&) = delete;
+
+  // Forgets all gradients.
+  void begin_step();
+  // `last`: this backward pass is the last one of the step.
+  void begin_backward(bool last);
+  // Parameters that got no gradient in the whole step get zeros now.
+  void end_backward();
+  // In place of a last backward pass: sums what the passes so far have left.
+  void reduce_now();
+  // Returns when shard_gradient() of every group holds the sum.
+  void wait();
+
+  // Names of the parameters that had no gradient in this step on this rank.
+  const std::vector<std::string>& unused() const {
+    return unused_;
+  }
+  // Of the last step: seconds that collectives took, and that wait() waited.
+  double reduce_seconds() const {
+    return reduce_seconds_;
+  }
+  double exposed_seconds() const {
+    return exposed_seconds_;
+  }
+
+ private:
+  struct State; // of one bucket
+  struct Hook;
+
+  void watch(size_t bucket, flat::FlatEntry& entry);
+  void make_room(State& state);
+  void on_gradient(size_t bucket, flat::FlatEntry& entry);
+  void launch_ready();
+  void launch_rest();
+  void launch(State& state);
+  // Buckets whose reduction is done; `all`: waits for the rest too.
+  void take_finished(bool all);
+  void finish(State& state);
+
+  std::vector<std::unique_ptr<FlatGroup>>& groups_;
+  comm::ProcessGroup& ranks_;
+  Layout layout_;
+  ReducerOptions options_;
+  std::vector<std::unique_ptr<State>> buckets_;
+  std::vector<Hook> hooks_;
+  std::vector<std::string> unused_;
+  size_t next_ = 0; // bucket to launch
+  size_t finished_ = 0; // buckets before this one are done
+  bool in_backward_ = false;
+  bool last_ = false;
+  double reduce_seconds_ = 0;
+  double exposed_seconds_ = 0;
+};
+
+} // namespace deepspeed::zero

@@ -1,0 +1,145 @@
+// Updates the shard of each param group that this rank owns, and gathers the
+// weights again.
+#include "deepspeed/zero/sharded_optimizer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "deepspeed/kernels/adam.h"
+
+namespace deepspeed::zero {
+namespace {
+
+// Blocks of fixed size in order: the thread count does not matter.
+double sum_of_squares(const float* x, int64_t n) {
+  const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
+  std::vector<double> sums(blocks);
+  at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kernels::kSumBlock;
+      sums[block] = kernels::sum_of_squares(
+          x + first, std::min(kernels::kSumBlock, n - first));
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) {
+    total += sum;
+  }
+  return total;
+}
+
+// This rank's share of the reduced gradients.
+at::Tensor counted_gradient(const FlatGroup& group) {
+  const checkpoint::Shard& counted = group.counted();
+  return group.shard_gradient().narrow(
+      0, counted.offset - group.shard().offset, counted.used);
+}
+
+} // namespace
+
+std::vector<optim::ShardPiece> pieces_of(
+    const FlatGroup& group,
+    const checkpoint::Shard& part) {
+  std::vector<optim::ShardPiece> pieces;
+  const auto& entries = group.entries();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const checkpoint::Overlap overlap =
+        checkpoint::overlap_of(part, entries[i].offset, entries[i].numel);
+    if (overlap.numel > 0) {
+      const int64_t begin =
+          part.offset + overlap.in_shard - group.shard().offset;
+      pieces.push_back({static_cast<int64_t>(i), begin, begin + overlap.numel});
+    }
+  }
+  return pieces;
+}
+
+ShardedOptimizer::ShardedOptimizer(
+    std::vector<std::unique_ptr<FlatGroup>>& groups,
+    std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers,
+    comm::ProcessGroup& ranks,
+    int stage)
+    : groups_(groups),
+      optimizers_(std::move(optimizers)),
+      ranks_(ranks),
+      stage_(stage) {}
+
+double ShardedOptimizer::gradient_norm() {
+  double own = 0;
+  for (const auto& group : groups_) {
+    const at::Tensor gradient = counted_gradient(*group);
+    own += sum_of_squares(gradient.const_data_ptr<float>(), gradient.numel());
+  }
+  at::Tensor sums = at::zeros({ranks_.size()}, at::kDouble);
+  sums.data_ptr<double>()[ranks_.rank()] = own;
+  std::vector<int64_t> bounds;
+  for (int64_t rank = 0; rank <= ranks_.size(); ++rank) {
+    bounds.push_back(rank);
+  }
+  ranks_.all_gather(sums, bounds)->wait();
+  double total = 0;
+  for (int64_t rank = 0; rank < ranks_.size(); ++rank) {
+    total += sums.const_data_ptr<double>()[rank];
+  }
+  return std::sqrt(total);
+}
+
+std::optional<std::string> ShardedOptimizer::first_not_finite() {
+  std::vector<std::string> names;
+  std::string own; // the number in `names`, or nothing
+  for (const auto& group : groups_) {
+    const float* gradient = group->shard_gradient().const_data_ptr<float>();
+    for (const optim::ShardPiece& piece : pieces_of(*group, group->counted())) {
+      if (own.empty() &&
+          !kernels::all_finite(
+              gradient + piece.begin, piece.end - piece.begin)) {
+        own = std::to_string(names.size() + piece.parameter);
+      }
+    }
+    for (const flat::FlatEntry& entry : group->entries()) {
+      names.push_back(entry.name);
+    }
+  }
+  size_t first = names.size();
+  for (const std::string& text : ranks_.all_gather_text(own)) {
+    if (!text.empty()) {
+      first = std::min<size_t>(first, std::stoull(text));
+    }
+  }
+  if (first == names.size()) {
+    return std::nullopt;
+  }
+  return names[first];
+}
+
+void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const FlatGroup& group = *groups_[i];
+    optimizers_[i]->step(
+        {group.master(), group.shard_gradient(), group.shard_compute()},
+        steps[i]);
+  }
+  gather_weights();
+}
+
+void ShardedOptimizer::gather_weights() {
+  if (stage_ == 0) {
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::shared_ptr<comm::Work>> works;
+  for (const auto& group : groups_) {
+    works.push_back(ranks_.all_gather(group->compute(), group->bounds()));
+  }
+  for (const auto& work : works) {
+    work->wait();
+  }
+  gather_seconds_ =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+}
+
+} // namespace deepspeed::zero
