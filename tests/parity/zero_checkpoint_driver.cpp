@@ -9,7 +9,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/checkpoint/commit.h"
-#include "deepspeed/checkpoint/dump.h"
+#include "deepspeed/checkpoint/json_value.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/safetensors.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
@@ -45,9 +45,9 @@ Json describe_checkpoint(const ZeroCheckpoint& checkpoint) {
   json["global_steps"] = checkpoint.global_steps();
   json["global_samples"] = checkpoint.global_samples();
   json["skipped_steps"] = checkpoint.skipped_steps();
-  json["lr_scheduler"] = dump(checkpoint.lr_scheduler());
-  json["client_state"] = dump(checkpoint.client_state());
-  json["ds_config"] = dump(checkpoint.ds_config());
+  json["lr_scheduler"] = json_of_value(checkpoint.lr_scheduler());
+  json["client_state"] = json_of_value(checkpoint.client_state());
+  json["ds_config"] = json_of_value(checkpoint.ds_config());
   json["loss_scaler"] = scaler_json(checkpoint.loss_scaler());
   json["clip_grad"] = checkpoint.clip_grad();
   json["buffers"] = checkpoint.buffers();
@@ -75,7 +75,7 @@ Json describe_checkpoint(const ZeroCheckpoint& checkpoint) {
     }
     json["groups"].push_back(
         {{"parameters", parameters},
-         {"hyperparameters", dump(group.hyperparameters)}});
+         {"hyperparameters", json_of_value(group.hyperparameters)}});
   }
   return json;
 }
