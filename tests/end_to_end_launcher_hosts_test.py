@@ -192,8 +192,8 @@ os._exit(7)
             *self.on_hosts("--grace_period=1", script), code=7)
         self.assertLess(run.seconds, 1 + 3)
 
-    def test_lost_connection(self):
-        """ssh dies: its host stops, and so do the others."""
+    def test_agent_is_killed(self):
+        """Its ranks die with it, and the other hosts stop."""
         script = self.python("train.py", SLEEP)
         run = self.start(*self.on_hosts("--grace_period=1", script))
         self.wait_for_files("ready0", "ready1", "ready2")
@@ -202,9 +202,9 @@ os._exit(7)
             environment = pathlib.Path(f"/proc/{pid}/environ").read_text()
             if ("TEST_HOST=w1" in environment and "RANK" not in environment
                     and "(deepspeed)" in stat):
-                os.kill(pid, 9)  # the agent; its ranks die with it
+                os.kill(pid, 9)
                 break
-        self.finish(run, 137)
+        self.finish(run, 137, gone_within=3)
         self.assertLess(run.seconds, 4)
         self.assertIn("error: host w1", run.err)
 
@@ -324,7 +324,8 @@ class Slurm(HostsTest):
 @unittest.skipUnless(shutil.which("sshd", path="/usr/sbin:/usr/bin"),
                      "no ssh server: apt install openssh-server")
 class RealSsh(LauncherTest):
-    def test_loopback(self):
+    def setUp(self):
+        super().setUp()
         port = HostsTest.other_port()
         for name in ("host_key", "user_key"):
             subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f",
@@ -346,17 +347,63 @@ class RealSsh(LauncherTest):
              self.folder / "sshd_config"], stderr=subprocess.DEVNULL)
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
-        time.sleep(0.5)
+        self.wait_for_server(port)
         (self.folder / "hosts").write_text("w0 slots=1\nw1 slots=1\n")
+        self.flags = ("-H", "hosts", f"--ssh_port={port}", "--grace_period=1",
+                      f"--launcher_args=-F {self.folder}/ssh_config")
+
+    @staticmethod
+    def wait_for_server(port):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                return socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+
+    def start_sleeping_ranks(self):
+        """The launcher, and the pids of its ranks, which carry no mark."""
+        script = self.python("train.py", """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+open(f'pid{rank}.new', 'w').write(str(os.getpid()))
+os.rename(f'pid{rank}.new', f'pid{rank}')
+time.sleep(1000)
+""")
+        run = self.start(*self.flags, script)
+        self.wait_for_files("pid0", "pid1")
+        return run, [int((self.folder / f"pid{rank}").read_text())
+                     for rank in range(2)]
+
+    def assert_pids_gone(self, pids, seconds):
+        deadline = time.monotonic() + seconds
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            self.assertLess(time.monotonic(), deadline, pids)
+            time.sleep(0.02)
+
+    def test_two_ranks(self):
         script = self.python("train.py", "print(rank, sys.argv[1:])\n")
-        run = self.start(
-            "-H", "hosts", f"--ssh_port={port}",
-            f"--launcher_args=-F {self.folder}/ssh_config", script, "a b")
-        run.out, run.err = run.communicate(timeout=30)
-        self.assertEqual(run.returncode, 0, run.err)
+        run = self.run_launcher(*self.flags, script, "a $(id)'b")
         self.assertEqual(sorted(run.out.splitlines()),
-                         ["0 ['--local_rank=0', 'a b']",
-                          "1 ['--local_rank=0', 'a b']"])
+                         ["0 ['--local_rank=0', \"a $(id)'b\"]",
+                          "1 ['--local_rank=0', \"a $(id)'b\"]"])
+
+    def test_launcher_is_killed(self):
+        """The hosts stop their ranks when standard input ends."""
+        run, ranks = self.start_sleeping_ranks()
+        run.kill()
+        self.assert_pids_gone(ranks, 1 + 3)
+
+    def test_lost_connection(self):
+        """ssh of one host dies: both hosts stop."""
+        run, ranks = self.start_sleeping_ranks()
+        connection = next(
+            pid for pid in self.processes()
+            if b"w1\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(connection, signal.SIGKILL)
+        self.finish(run, 137)
+        self.assertIn("error: host w1 was killed", run.err)
+        self.assert_pids_gone(ranks, 3)
 
 
 if __name__ == "__main__":

@@ -88,15 +88,16 @@ class LauncherTest(unittest.TestCase):
             if stream is not None:
                 stream.close()
 
-    def finish(self, process, code=0):
+    def finish(self, process, code=0, gone_within=0.0):
         """Waits for the end; process.out and process.err are what it printed,
-        process.seconds how long this took. Nothing may be left running."""
+        process.seconds how long this took. Nothing may be left running, or
+        only for so many seconds."""
         start = time.monotonic()
         process.out, process.err = process.communicate(timeout=PATIENCE)
         process.seconds = time.monotonic() - start
         self.assertEqual(
             process.returncode, code, f"{process.out}\n{process.err}")
-        self.assert_all_gone()
+        self.assert_all_gone(gone_within)
         return process
 
     def run_launcher(self, *arguments, code=0, **options):

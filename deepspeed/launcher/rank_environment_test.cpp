@@ -26,13 +26,12 @@ TEST(RankPlaces, CountThroughTheNodes) {
   for (int i = 0; i < 3; ++i) {
     const RankPlace& place = places[static_cast<size_t>(i)];
     EXPECT_EQ(place.rank, 3 + i);
-    EXPECT_EQ(place.local_rank, i); // DeepSpeed has rank % 3, here 0, 1, 2, too
+    EXPECT_EQ(place.local_rank, i);
     EXPECT_EQ(place.world_size, 6);
     EXPECT_EQ(place.local_size, 3);
     EXPECT_EQ(place.node_rank, 2);
     EXPECT_EQ(place.node_count, 3);
   }
-  // Here rank % 1 and the index agree, rank % 3 above would not for node 1.
   EXPECT_EQ(rank_places(nodes, 1)[0].rank, 2);
   EXPECT_EQ(rank_places(nodes, 1)[0].local_rank, 0);
 }
@@ -75,11 +74,12 @@ TEST(SetPlace, ReplacesWhatWasThere) {
 TEST(EnvironmentFile, Values) {
   EXPECT_THAT(
       parse_environment_file(
-          "# comment\n\nA=b\n export B = 'c d' \nC=\"$(id)\"\nD=\nE=x=y\n"
+          "# comment\n\nA=b\n export B='c d' \nC=\"$(id)\"\nD=\nE=x=y\n"
           "F='\r\n",
           "f"),
       ElementsAre(
           Pair("A", "b"),
+          Pair("B", "c d"),
           Pair("C", "$(id)"),
           Pair("D", ""),
           Pair("E", "x=y"),
