@@ -15,7 +15,8 @@ A job, where only the first three keys are required:
   first_step     number of the first step, for the choice of batches
   loss_factors   {step: factor}: multiplies the losses of that step
   param_groups   [{"names": [...], ...hyperparameters}]; all in one if absent
-  load      {"dir": D, "tag": T, ...arguments of load_checkpoint}
+  load      {"dir": D, "tag": T, "client_keys": [those to answer], "final": F,
+            ...arguments of load_checkpoint}
   save      [{"after": step, "dir": D, "tag": T, "client_state": {...}, "final": F}]
   mend_stage0    true: see Job.mend_stage0
   final     safetensors file to write: "fp32.NAME" is the fp32 weight,
@@ -175,9 +176,10 @@ class Job:
                   "global_steps": [], "skipped_steps": []}
         if "load" in job:
             arguments = dict(job["load"])
+            keys = arguments.pop("client_keys", [])
+            final = arguments.pop("final", None)
             path, state = engine.load_checkpoint(
                 arguments.pop("dir"), arguments.pop("tag", None), **arguments)
-            keys = job["load"].get("client_keys", ["note"])
             answer["load"] = {
                 "path": path, "client_state":
                 {k: state[k] for k in keys if state and k in state},
@@ -185,6 +187,8 @@ class Job:
                 "skipped_steps": engine.skipped_steps,
                 "global_samples": engine.global_samples,
                 "lr": engine.get_lr(), "scale": self.scale()}
+            if final:
+                self.write_final(final)
         engine.train()
         first = job.get("first_step", 0)
         for step in range(first, first + job.get("steps", 0)):

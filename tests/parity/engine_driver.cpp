@@ -207,6 +207,9 @@ class Job {
     options.lr_scheduler_states = from.value("load_lr_scheduler_states", true);
     const LoadedCheckpoint loaded =
         engine_->load_checkpoint(from.at("dir"), options);
+    if (from.contains("final")) {
+      write_final(from["final"]);
+    }
     return {
         {"path", loaded.path},
         {"client_state", checkpoint::json_of_value(loaded.client_state)},

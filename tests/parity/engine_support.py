@@ -76,7 +76,7 @@ class Sides:
         import engine_toy
 
         self.folder, self.toy = folder, engine_toy
-        self.peers, self.count = {}, 0
+        self.peers, self.count, self.weight_files = {}, 0, {}
         self.batches = engine_toy.write_batches(folder / "batches.json", 400)
 
     def name(self, what):
@@ -86,15 +86,16 @@ class Sides:
     def weights(self, job):
         """The file of the initial weights; one for each model."""
         spec = job.get("module", {})
-        representable = job.get("representable", True)
-        key = json.dumps([spec, representable], sort_keys=True)
-        path = self.folder / f"weights_{abs(hash(key))}.safetensors"
-        if not path.exists():
+        settings = {"representable": job.get("representable", True),
+                    "seed": job.get("seed", 1)}
+        key = json.dumps([spec, settings], sort_keys=True)
+        if key not in self.weight_files:
             from safetensors.torch import save_file
 
-            save_file(self.toy.initial_weights(
-                spec, representable=representable), path)
-        return str(path)
+            path = self.folder / f"weights_{len(self.weight_files)}.safetensors"
+            save_file(self.toy.initial_weights(spec, **settings), path)
+            self.weight_files[key] = str(path)
+        return self.weight_files[key]
 
     def complete(self, job, ranks):
         job = copy.deepcopy(job)
@@ -103,9 +104,15 @@ class Sides:
         job["ranks"] = ranks
         return job
 
+    def start_peers(self, *counts):
+        """At once, as imports take most of the time of a start."""
+        for ranks in counts:
+            if ranks not in self.peers:
+                self.peers[ranks] = Peer(ranks, self.folder / f"peer_{ranks}.log")
+            self.peers[ranks].start()
+
     def peer(self, ranks, job):
-        if ranks not in self.peers:
-            self.peers[ranks] = Peer(ranks, self.folder / f"peer_{ranks}.log")
+        self.start_peers(ranks)
         answer = self.peers[ranks].run(self.complete(job, ranks))
         assert "error" not in answer, answer["error"]
         return answer
