@@ -173,6 +173,19 @@ sleep 1000
         run.communicate(timeout=LIMIT)
         self.assertLess(time.monotonic() - start, 1)
 
+    def test_its_watcher_is_killed_before(self):
+        """The kernel ends the ranks by itself."""
+        script = self.python("train.py", "signal.signal(15, signal.SIG_IGN)\n"
+                             + SLEEP)
+        run = self.start("--num_gpus=2", script)
+        self.wait_for_files(*ready(2))
+        for pid in self.processes():
+            name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+            if name == "ds_watcher":
+                os.kill(pid, signal.SIGKILL)
+        run.kill()
+        self.assert_all_gone(LIMIT)
+
     def test_during_the_start(self):
         script = self.python("train.py", SLEEP)
         for delay in (0, 0.005, 0.01, 0.02, 0.03, 0.05):
@@ -247,7 +260,9 @@ sys.exit(5 if rank == 1 else 0)
 
     def test_ignored_signals_stay_ignored(self):
         """As under nohup."""
-        script = self.python("train.py", READY + """
+        script = self.python("train.py", """
+signal.signal(signal.SIGHUP, lambda *_: open('hup', 'w').close())
+""" + READY + """
 while not os.path.exists('go'):
     time.sleep(0.01)
 """)
@@ -258,6 +273,7 @@ while not os.path.exists('go'):
         time.sleep(0.2)
         (self.folder / "go").write_text("")
         self.finish(run, 0)
+        self.assertFalse((self.folder / "hup").exists())
 
     def test_job_control(self):
         """Ctrl-Z stops all, and all go on with the launcher."""
