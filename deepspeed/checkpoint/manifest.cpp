@@ -111,7 +111,8 @@ Manifest parse_manifest(const std::string& text, const std::string& source) {
   } catch (const base::Error& error) {
     fail(error.what(), source);
   }
-  if (!json.is_object() || json.value("format", "") != kFormat) {
+  if (!json.is_object() ||
+      get<std::string>(json, "format", source) != kFormat) {
     fail("it is of another kind", source);
   }
   if (get<std::string>(json, kHash, source) != own_hash(json)) {

@@ -143,6 +143,7 @@ TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
     options.run_id = "run";
     CheckpointCommit commit(options);
     commit.begin(1);
+    const ZeroTopology topology = model.topology();
     Manifest manifest = model.manifest(tag);
     manifest.files.push_back(commit.add(
         std::string(kModelStatesFile),
@@ -150,7 +151,7 @@ TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
     for (int rank = 0; rank < ranks; ++rank) {
       OptimizerStates states = model.optimizer(rank);
       for (size_t g = 0; g < states.groups.size(); ++g) {
-        const ZeroGroup& group = model.topology().groups[g];
+        const ZeroGroup& group = topology.groups[g];
         const Shard shard = shard_of(group.numel(), ranks, rank);
         std::vector<float> values(static_cast<size_t>(shard.size));
         int64_t begin = 0;

@@ -1,0 +1,337 @@
+// What must not pass for a checkpoint, and what is used instead.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/checkpoint/zero_folder.h"
+#include "deepspeed/checkpoint/zero_test_support.h"
+
+namespace deepspeed::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using base::ExitCode;
+using test::SmallModel;
+using ::testing::AnyOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+const std::string kShard0 = "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt";
+const std::string kShard1 = "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt";
+const std::string kModel = "mp_rank_00_model_states.pt";
+
+// Tags "old" (step 4) and "new" (step 10), which `latest` names.
+class ZeroDamage : public ::testing::Test {
+ protected:
+  ZeroDamage() {
+    SmallModel model;
+    model.step = 3;
+    model.save(folder_.path(), "old");
+    model.step = 9;
+    model.save(folder_.path(), "new");
+  }
+
+  std::string path(const std::string& name) const {
+    return folder_.path() + "/new/" + name;
+  }
+  // As if Python had written the tag.
+  void forget_manifest(const std::string& tag) {
+    fs::remove(folder_.path() + "/" + tag + "/ds_manifest.json");
+  }
+
+  // The error for the tag "new".
+  void expect_refused(const std::string& what, const std::string& where) {
+    try {
+      ZeroCheckpoint::open(folder_.path(), "new");
+      ADD_FAILURE() << "not refused: " << what;
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::data) << error.what();
+      EXPECT_THAT(error.what(), HasSubstr(what));
+      EXPECT_THAT(error.where(), HasSubstr(where));
+    }
+    // Without a tag: the older one, and the reason.
+    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    EXPECT_EQ(checkpoint.tag(), "old");
+    ASSERT_EQ(checkpoint.skipped().size(), 1u);
+    EXPECT_THAT(checkpoint.skipped()[0], HasSubstr(what));
+  }
+
+  base::TemporaryFolder folder_;
+};
+
+TEST_F(ZeroDamage, TruncatedFiles) {
+  for (const std::string& name : {kModel, kShard0, kShard1}) {
+    const std::string whole = test::read_all(path(name));
+    for (const size_t size :
+         {size_t{0}, size_t{1}, whole.size() / 2, whole.size() - 1}) {
+      test::write_all(path(name), whole.substr(0, size));
+      expect_refused(
+          "the file has " + std::to_string(size) +
+              " bytes, the manifest says " + std::to_string(whole.size()),
+          name);
+    }
+    test::write_all(path(name), whole);
+  }
+  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+}
+
+TEST_F(ZeroDamage, TruncatedFilesWithoutManifest) {
+  forget_manifest("new");
+  const std::string whole = test::read_all(path(kShard1));
+  for (const size_t size :
+       {size_t{0}, size_t{1}, whole.size() / 2, whole.size() - 1}) {
+    test::write_all(path(kShard1), whole.substr(0, size));
+    expect_refused("", kShard1);
+  }
+}
+
+TEST_F(ZeroDamage, FlippedBits) {
+  for (const std::string& name : {kModel, kShard0}) {
+    const std::string whole = test::read_all(path(name));
+    for (size_t at = 3; at < whole.size(); at += 97) {
+      std::string flipped = whole;
+      flipped[at] = static_cast<char>(flipped[at] ^ 0x10);
+      test::write_all(path(name), flipped);
+      expect_refused("do not match the hash", name);
+    }
+    test::write_all(path(name), whole);
+  }
+}
+
+// CRC-32 covers pickle and tensors; flips elsewhere are seen or harmless.
+TEST_F(ZeroDamage, FlippedBitsWithoutManifest) {
+  forget_manifest("new");
+  const std::string whole = test::read_all(path(kShard0));
+  size_t refused = 0;
+  size_t tried = 0;
+  for (size_t at = 1; at < whole.size(); at += 61, ++tried) {
+    std::string flipped = whole;
+    flipped[at] = static_cast<char>(flipped[at] ^ 1);
+    test::write_all(path(kShard0), flipped);
+    try {
+      const auto checkpoint = ZeroCheckpoint::open(folder_.path(), "new");
+      float value = 0;
+      checkpoint.read_fp32("embed.weight", 2, 3, &value);
+      EXPECT_EQ(value, SmallModel::value("fp32", 0, 2)) << at;
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::data);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, tried / 3);
+}
+
+TEST_F(ZeroDamage, MissingFiles) {
+  fs::rename(path(kShard1), folder_.path() + "/aside");
+  expect_refused("missing: " + kShard1, "/new");
+  forget_manifest("new");
+  expect_refused("written by 2 ranks", "/new");
+  fs::rename(path(kShard0), path(kShard1));
+  expect_refused("the shards of ranks 0 are missing", "/new");
+  fs::remove(path(kShard1));
+  expect_refused("the shards of all 2 ranks are missing", "/new");
+}
+
+TEST_F(ZeroDamage, ForeignShards) {
+  const std::string extra = "bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt";
+  fs::copy_file(path(kShard1), path(extra));
+  expect_refused(extra + " does not belong", "/new");
+  forget_manifest("new");
+  expect_refused("there are 3 shards", "/new");
+  fs::remove(path(extra));
+  fs::copy_file(
+      path(kShard1), path("zero_pp_rank_1_mp_rank_00_optim_states.pt"));
+  expect_refused("two shards of rank 1", "/new");
+}
+
+TEST_F(ZeroDamage, AShardOfAnotherStep) {
+  fs::copy_file(
+      folder_.path() + "/old/" + kShard1,
+      path(kShard1),
+      fs::copy_options::overwrite_existing);
+  expect_refused("", kShard1);
+  forget_manifest("new");
+  expect_refused("differs from shard 0 in the step: 3 and 9", kShard1);
+}
+
+TEST_F(ZeroDamage, AnotherFoldersManifest) {
+  fs::copy_file(
+      folder_.path() + "/old/ds_manifest.json",
+      path("ds_manifest.json"),
+      fs::copy_options::overwrite_existing);
+  expect_refused("the manifest is that of tag old", "/new");
+  test::write_all(path("ds_manifest.json"), "{}");
+  expect_refused("not a whole manifest", "ds_manifest.json");
+}
+
+TEST_F(ZeroDamage, BadLatest) {
+  const std::vector<std::string> contents = {
+      "",
+      "   \n",
+      std::string("new\0x", 5),
+      std::string(10'000'000, 'a'),
+      "../new",
+      "/etc",
+      "new/../old",
+      "two words",
+      "\xff\xfe"};
+  for (const std::string& content : contents) {
+    test::write_all(folder_.path() + "/latest", content);
+    EXPECT_THROW(read_latest(folder_.path()), base::Error);
+    // The newest that is whole, and why.
+    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    EXPECT_EQ(checkpoint.tag(), "new");
+    ASSERT_EQ(checkpoint.skipped().size(), 1u);
+    EXPECT_THAT(checkpoint.skipped()[0], HasSubstr("latest"));
+  }
+  // White space around it is what Python strips, too.
+  for (const std::string content : {"old\r\n", " old\n", "old"}) {
+    test::write_all(folder_.path() + "/latest", content);
+    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    EXPECT_EQ(checkpoint.tag(), "old");
+    EXPECT_THAT(checkpoint.skipped(), IsEmpty());
+  }
+  test::write_all(folder_.path() + "/latest", "gone");
+  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+  fs::remove(folder_.path() + "/latest");
+  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+  fs::create_directory(folder_.path() + "/latest");
+  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+}
+
+ExitCode code_of(const std::string& folder, const std::string& tag = "") {
+  try {
+    ZeroCheckpoint::open(folder, tag);
+    return ExitCode::ok;
+  } catch (const base::Error& error) {
+    return error.code();
+  }
+}
+
+TEST_F(ZeroDamage, NoneIsWholeOrNoneIsThere) {
+  fs::remove(path(kModel));
+  fs::remove(folder_.path() + "/old/" + kModel);
+  EXPECT_EQ(code_of(folder_.path()), ExitCode::data);
+  EXPECT_EQ(code_of(folder_.path(), "new"), ExitCode::data);
+  EXPECT_EQ(code_of(folder_.path(), "other"), ExitCode::no_input);
+  EXPECT_EQ(code_of(folder_.path(), "../new"), ExitCode::usage);
+  EXPECT_EQ(code_of(folder_.path() + "/nothing"), ExitCode::no_input);
+  base::TemporaryFolder empty;
+  EXPECT_EQ(code_of(empty.path()), ExitCode::no_input);
+}
+
+TEST_F(ZeroDamage, OtherKindsAreNamedAndNotSkipped) {
+  for (const auto& [name, word] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"zero_pp_rank_0_mp_rank_00_model_states.pt", "stage 3"},
+           {"mp_rank_01_model_states.pt", "in parts"},
+           {"layer_0_expert_0_mp_rank_00_model_states.pt", "experts"}}) {
+    test::write_all(path(name), "");
+    for (const std::string tag : {"new", ""}) {
+      try {
+        ZeroCheckpoint::open(folder_.path(), tag);
+        ADD_FAILURE() << name;
+      } catch (const base::Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::config);
+        EXPECT_THAT(error.what(), HasSubstr(word));
+      }
+    }
+    fs::remove(path(name));
+  }
+}
+
+TEST_F(ZeroDamage, TagsAreListedByStep) {
+  EXPECT_THAT(list_tags(folder_.path()), ElementsAre("new", "old"));
+  test::write_all(path("ds_manifest.json"), "damaged");
+  EXPECT_THAT(list_tags(folder_.path()), ElementsAre("old", "new"));
+  fs::create_directory(folder_.path() + "/.tmp-x");
+  fs::copy_file(
+      folder_.path() + "/old/" + kModel, folder_.path() + "/.tmp-x/" + kModel);
+  EXPECT_EQ(list_tags(folder_.path()).size(), 2u);
+}
+
+// A change of a tree of one shard, written back without a manifest.
+class ZeroEdits : public ZeroDamage {
+ protected:
+  ZeroEdits() {
+    forget_manifest("new");
+  }
+
+  // Sets the value at a path of keys of a dict.
+  static Value changed(
+      const Value& value,
+      const std::vector<std::string>& keys,
+      const Value& to,
+      size_t depth = 0) {
+    if (depth == keys.size()) {
+      return to;
+    }
+    Value out = value;
+    const Value* old = value.find(keys[depth]);
+    out.set(
+        keys[depth],
+        changed(old == nullptr ? Value() : *old, keys, to, depth + 1));
+    return out;
+  }
+
+  void edit(
+      const std::string& name,
+      const std::vector<std::string>& keys,
+      const Value& to) {
+    const Value value = load_torch_file(path(name));
+    const std::string before = test::read_all(path(name));
+    fs::remove(path(name));
+    save_torch_file(path(name), changed(value, keys, to));
+    EXPECT_EQ(code_of(folder_.path(), "new"), ExitCode::data) << keys.back();
+    test::write_all(path(name), before);
+    EXPECT_EQ(code_of(folder_.path(), "new"), ExitCode::ok);
+  }
+};
+
+TEST_F(ZeroEdits, WrongTypesAndSizesOfTheModelFile) {
+  for (const char* key :
+       {"module",
+        "buffer_names",
+        "param_shapes",
+        "shared_params",
+        "global_steps",
+        "dp_world_size"}) {
+    edit(kModel, {key}, "text");
+    edit(kModel, {key}, List{7});
+  }
+  edit(kModel, {"dp_world_size"}, 3);
+  edit(kModel, {"dp_world_size"}, -1);
+  edit(kModel, {"module"}, make_ordered_dict());
+  edit(kModel, {"param_shapes"}, List{});
+}
+
+TEST_F(ZeroEdits, WrongTypesAndSizesOfAShard) {
+  const std::string root = "optimizer_state_dict";
+  static const float few[2] = {};
+  const Tensor small = Tensor::borrow(DType::float32, {2}, few);
+  for (const char* key :
+       {"base_optimizer_state",
+        "single_partition_of_fp32_groups",
+        "zero_stage",
+        "partition_count",
+        "loss_scaler",
+        "param_alignment_paddings",
+        "clip_grad"}) {
+    edit(kShard0, {root, key}, "text");
+  }
+  edit(kShard0, {root, "zero_stage"}, 3);
+  edit(kShard0, {root, "partition_count"}, List{2, 4});
+  edit(kShard0, {root, "param_alignment_paddings"}, List{List{0}, List{0}});
+  edit(kShard0, {root, "single_partition_of_fp32_groups"}, List{small, small});
+  edit(kShard0, {root, "base_optimizer_state", "state"}, make_dict());
+  edit(kShard1, {root, "base_optimizer_state", "param_groups"}, List{});
+  edit(kShard1, {root}, make_dict());
+}
+
+} // namespace
+} // namespace deepspeed::checkpoint
