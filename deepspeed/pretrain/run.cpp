@@ -127,6 +127,7 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
       adopt_config(*engine_config_, settings_);
     }
   });
+  set_threads();
   ranks_->require_equal("the settings", report::to_hparams(settings_));
   agree(*ranks_, [&] {
     data_ = std::make_unique<Data>(
@@ -141,15 +142,19 @@ void Run::join_ranks() {
     info = comm::rank_from_environment();
   }
   base::set_quiet(info.rank != 0);
+  local_ranks_ = info.local_world_size;
+  ranks_ = comm::make_process_group(info);
+}
+
+void Run::set_threads() {
   // A launcher that has shared out the cores says so.
   const int cores = std::getenv("OMP_NUM_THREADS") != nullptr
       ? at::get_num_threads()
-      : std::max(1, report::usable_cores() / info.local_world_size);
+      : std::max(1, report::usable_cores() / local_ranks_);
   at::set_num_threads(
       settings_.machine.num_threads > 0
           ? static_cast<int>(settings_.machine.num_threads)
           : cores);
-  ranks_ = comm::make_process_group(info);
 }
 
 // One folder for all ranks: rank 0 makes it.

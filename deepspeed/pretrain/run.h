@@ -85,6 +85,7 @@ class Run {
     return ranks_->rank() == 0;
   }
   void join_ranks();
+  void set_threads();
   void open_experiment();
   double learning_rate_at(int64_t steps_done) const;
   // Of every rank, in rank order.
@@ -97,6 +98,7 @@ class Run {
 
   report::Settings settings_;
   std::shared_ptr<comm::ProcessGroup> ranks_;
+  int local_ranks_ = 1; // on this host
   std::optional<config::Config> engine_config_;
   std::string folder_; // of the experiment; empty in a dry run
   std::optional<report::Experiment> experiment_; // rank 0's, if any

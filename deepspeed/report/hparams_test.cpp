@@ -81,7 +81,7 @@ TEST(Hparams, ReadsAFileOfThePythonProgram) {
 }
 
 TEST(Hparams, EveryFieldReadsBack) {
-  Settings written;
+  Settings written = engine_defaults();
   double next = 2;
   for (const Field& field : fields_of(written)) {
     if (!field.stored) {
@@ -100,6 +100,15 @@ TEST(Hparams, EveryFieldReadsBack) {
   EXPECT_NE(text.find(R"("d\u00e9j\u00e0 \"\\\n\u007f)"), std::string::npos);
   EXPECT_TRUE(differences(written, parse_hparams(text, "x")).empty());
   EXPECT_FALSE(differences(written, Settings()).empty());
+}
+
+TEST(Hparams, TheEnginesFieldsAreThatProgramsOnly) {
+  EXPECT_EQ(to_hparams(Settings()).find("zero_stage"), std::string::npos);
+  const std::string text = to_hparams(engine_defaults());
+  EXPECT_NE(text.find("\"zero_stage\": 1"), std::string::npos);
+  EXPECT_NE(text.find("\"dtype\": \"bf16\""), std::string::npos);
+  // A file of the Python program has 13 keys; the rest are the defaults.
+  EXPECT_EQ(parse_hparams("{}", "x", engine_defaults()).machine.dtype, "bf16");
 }
 
 TEST(Hparams, RefusesUnknownKeysWithTheNearest) {

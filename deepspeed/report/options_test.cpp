@@ -18,6 +18,13 @@ Options parse(Words words) {
   return parse_options(words, kProgram);
 }
 
+// The program with the engine's flags.
+Options parse_ds(Words words) {
+  ProgramText program = kProgram;
+  program.defaults = engine_defaults();
+  return parse_options(words, program);
+}
+
 std::string refusal(const Words& words, ExitCode code = ExitCode::usage) {
   try {
     parse(words);
@@ -64,7 +71,7 @@ TEST(Options, EveryFlagSetsItsOwnField) {
       continue;
     }
     const Options options =
-        parse({"--" + field.name, value, "--checkpoint_dir", "7"});
+        parse_ds({"--" + field.name, value, "--checkpoint_dir", "7"});
     Settings copy = options.settings;
     for (const Field& other : fields_of(copy)) {
       if (other.name == field.name) {
@@ -74,6 +81,17 @@ TEST(Options, EveryFlagSetsItsOwnField) {
     }
     EXPECT_TRUE(options.given.contains(field.name));
   }
+}
+
+TEST(Options, TheEnginesFlagsAreThatProgramsOnly) {
+  EXPECT_NE(
+      refusal({"--checkpoint_dir", "x", "--zero_stage", "2"})
+          .find("unknown flag --zero_stage"),
+      std::string::npos);
+  const Options options =
+      parse_ds({"--checkpoint_dir", "x", "--zero_stage", "2"});
+  EXPECT_EQ(options.settings.engine.zero_stage, 2);
+  EXPECT_EQ(options.settings.machine.dtype, "bf16");
 }
 
 TEST(Options, Booleans) {
@@ -158,9 +176,12 @@ TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_NE(help.find("\nFolders\n"), std::string::npos);
   EXPECT_NE(help.find("  --learning_rate 0.0001"), std::string::npos);
   EXPECT_NE(help.find("fp32, bf16"), std::string::npos);
+  const std::string engine_help = parse_ds({"--help"}).answer;
   Settings settings;
   for (const Field& field : fields_of(settings)) {
-    EXPECT_NE(help.find("  --" + field.name), std::string::npos);
+    EXPECT_EQ(
+        help.find("  --" + field.name) == std::string::npos, field.engine_only);
+    EXPECT_NE(engine_help.find("  --" + field.name), std::string::npos);
   }
   size_t begin = 0;
   for (size_t end = help.find('\n'); end != std::string::npos;

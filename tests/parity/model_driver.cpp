@@ -13,7 +13,7 @@
 #include "deepspeed/bert/roberta.h"
 #include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/optim/adam.h"
-#include "deepspeed/pretrain/file_tensor.h"
+#include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/pretrain/model_files.h"
 
 using namespace deepspeed;
@@ -48,7 +48,7 @@ std::shared_ptr<const bert::Batch> read_batch(const std::string& line) {
 Value tensors_of(
     const flat::FlatParameters& parameters,
     bool gradients,
-    pretrain::FileTensors& files) {
+    flat::FileTensors& files) {
   Value dict = checkpoint::make_dict();
   for (const flat::FlatEntry& entry : parameters.entries()) {
     if (!gradients) {
@@ -63,7 +63,7 @@ Value tensors_of(
 int write_logits(const std::vector<std::string>& arguments) {
   pretrain::LoadedModel loaded = pretrain::load_model(arguments[0], "");
   checkpoint::List logits;
-  pretrain::FileTensors files;
+  flat::FileTensors files;
   std::ifstream batches(arguments[1]);
   for (std::string line; std::getline(batches, line);) {
     logits.emplace_back(files.add(loaded.model->logits(read_batch(line))));
@@ -89,7 +89,7 @@ int run(const std::vector<std::string>& arguments) {
   for (const auto& item : model->named_parameters()) {
     const Value* tensor = weights.find(std::string_view(item.key()));
     TORCH_CHECK(tensor != nullptr, "no weight ", item.key());
-    pretrain::copy_from_file(*tensor->tensor(), item.key(), item.value());
+    flat::copy_from_file(*tensor->tensor(), item.key(), item.value());
   }
   flat::FlatParameters parameters(
       *model, argument(5, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat);
@@ -97,7 +97,7 @@ int run(const std::vector<std::string>& arguments) {
   const bool train = arguments.at(4) == "train";
   checkpoint::List losses;
   checkpoint::List gradients;
-  pretrain::FileTensors files;
+  flat::FileTensors files;
   std::ifstream batches(arguments.at(2));
   for (std::string line; std::getline(batches, line);) {
     parameters.begin_step();
