@@ -178,13 +178,14 @@ def flat(losses):
 
 
 def difference(ours, theirs):
-    """The largest relative difference of two lists of numbers."""
+    """The largest relative difference of two lists of numbers. What is not finite
+    differs from what is; inf and nan are alike."""
     worst = 0.0
     for a, b in zip(ours, theirs, strict=True):
         a, b = float(a), float(b)
         if math.isfinite(a) and math.isfinite(b):
             worst = max(worst, abs(a - b) / max(abs(b), 1e-12))
-        elif str(a) != str(b):
+        elif math.isfinite(a) != math.isfinite(b):
             return math.inf
     return worst
 
