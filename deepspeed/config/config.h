@@ -110,8 +110,8 @@ Config parse_config(
 Config read_config(const std::string& path, const Context& context);
 
 // JSON with every resolved value, two spaces of indentation, newline at the
-// end; parse_config() of it gives the same Config. `source` and `warnings` are
-// left out.
+// end; parse_config() of it gives the same Config, and Python DeepSpeed reads
+// it, too. `source` and `warnings` are left out.
 std::string print_config(const Config& config);
 
 // set_train_batch_size(): keeps the micro batch and changes the accumulation.

@@ -21,7 +21,9 @@ Json optimizer_json(const Optimizer& optimizer) {
   if (has_moments) {
     out["betas"] = params.betas;
     out["eps"] = params.eps;
-    out["bias_correction"] = params.bias_correction;
+    if (!params.torch_adam) { // torch's Adam has no such parameter
+      out["bias_correction"] = params.bias_correction;
+    }
   }
   const char* name = "SGD";
   switch (optimizer.type) {
@@ -163,14 +165,12 @@ const char* tag_validation_name(TagValidation mode) {
 std::string print_config(const Config& config) {
   const Dtype wire = config.communication_data_type.value_or(config.dtype());
   const bool mean = config.gradient_allreduce_op == AllreduceOp::mean;
-  const Json out = {
+  Json out = {
       {"train_batch_size", config.train_batch_size},
       {"train_micro_batch_size_per_gpu", config.train_micro_batch_size_per_gpu},
       {"gradient_accumulation_steps", config.gradient_accumulation_steps},
       {"managed_gradient_accumulation", config.managed_gradient_accumulation},
       {"dataloader_drop_last", config.dataloader_drop_last},
-      {"optimizer", optimizer_json(config.optimizer)},
-      {"scheduler", scheduler_json(config.scheduler)},
       {"fp16", fp16_json(config.fp16)},
       {"bf16",
        {{"enabled", config.bf16.enabled},
@@ -186,12 +186,19 @@ std::string print_config(const Config& config) {
       {"checkpoint",
        {{"tag_validation",
          tag_validation_name(config.checkpoint.tag_validation)}}},
-      {"steps_per_print", config.steps_per_print},
+      {"steps_per_print",
+       config.steps_per_print > 0 ? Json(config.steps_per_print) : Json()},
       {"wall_clock_breakdown", config.wall_clock_breakdown},
       {"memory_breakdown", config.memory_breakdown},
       {"dump_state", config.dump_state},
       {"tensorboard", monitor_json(config.tensorboard)},
       {"csv_monitor", monitor_json(config.csv_monitor)}};
+  if (config.optimizer.type != OptimizerType::none) {
+    out["optimizer"] = optimizer_json(config.optimizer);
+  }
+  if (config.scheduler.type != SchedulerType::none) {
+    out["scheduler"] = scheduler_json(config.scheduler);
+  }
   // Text from the user may be anything that JSON took: it was valid UTF-8.
   return out.dump(2) + "\n";
 }
