@@ -139,5 +139,52 @@ TEST(Layout, KeepsTheNewestWholeOne) {
   EXPECT_EQ(folder.steps(), (std::vector<int64_t>{2, 3, 4}));
 }
 
+TEST(Layout, Tags) {
+  for (const std::string tag : {"a", "global_step12", "1.0-x_y"}) {
+    EXPECT_TRUE(is_tag(tag)) << tag;
+  }
+  for (const std::string tag : {"", ".", "..", "-a", "_a", "a/b", "a b"}) {
+    EXPECT_FALSE(is_tag(tag)) << tag;
+  }
+  EXPECT_FALSE(is_tag(std::string("a\0b", 3)));
+  EXPECT_TRUE(is_tag(std::string(128, 'a')));
+  EXPECT_FALSE(is_tag(std::string(129, 'a')));
+  EXPECT_TRUE(is_tag(default_tag(7)));
+}
+
+TEST(Layout, FilesOfDeepSpeed) {
+  using Kind = ZeroFile::Kind;
+  for (const bool bf16 : {false, true}) {
+    const std::string name = shard_states_name(12, bf16);
+    EXPECT_EQ(name.starts_with("bf16_"), bf16);
+    const ZeroFile file = parse_zero_file_name(name);
+    EXPECT_EQ(file.kind, Kind::shard_states);
+    EXPECT_EQ(file.rank, 12);
+  }
+  const auto kind = [](const char* name) {
+    return parse_zero_file_name(name).kind;
+  };
+  EXPECT_EQ(kind("mp_rank_00_model_states.pt"), Kind::model_states);
+  EXPECT_EQ(kind("mp_rank_01_model_states.pt"), Kind::model_parallel);
+  EXPECT_EQ(
+      kind("zero_pp_rank_0_mp_rank_01_optim_states.pt"), Kind::model_parallel);
+  EXPECT_EQ(
+      kind("zero_pp_rank_0_mp_rank_00_model_states.pt"), Kind::stage3_states);
+  EXPECT_EQ(kind("layer_3_expert_0_mp_rank_00_model_states.pt"), Kind::experts);
+  EXPECT_EQ(kind("expp_rank_0_mp_rank_00_optim_states.pt"), Kind::experts);
+  EXPECT_EQ(kind("zero_pp_rank_x_mp_rank_00_optim_states.pt"), Kind::other);
+  EXPECT_EQ(
+      kind("zero_pp_rank_99999999999_mp_rank_00_optim_states.pt"), Kind::other);
+  EXPECT_EQ(kind("ds_manifest.json"), Kind::other);
+  EXPECT_EQ(kind(""), Kind::other);
+}
+
+TEST(Layout, PartsOfWeights) {
+  EXPECT_EQ(weights_shard_name("pytorch_model.bin", 1, 1), "pytorch_model.bin");
+  EXPECT_EQ(
+      weights_shard_name("model.safetensors", 2, 10),
+      "model-00002-of-00010.safetensors");
+}
+
 } // namespace
 } // namespace deepspeed::checkpoint

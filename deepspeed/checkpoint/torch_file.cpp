@@ -109,7 +109,7 @@ Value parse_torch_file(
   check_magic(bytes, name);
   const ZipReader zip(bytes, name);
   if (options.verify_checksums) {
-    zip.verify();
+    zip.verify(options.after_block);
   }
   const std::string prefix = prefix_of(zip, name);
   if (find_record(zip, prefix, kScriptConstants) != nullptr) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,6 +17,9 @@ struct TorchFileOptions {
   // Compare every entry with its CRC-32: reads the whole file once. An entry
   // whose CRC is recorded as 0 ("not computed") is let through.
   bool verify_checksums = true;
+  // Called after every few MiB of that: whoever mapped the file may give back
+  // its pages (base::MappedFile::release_pages). May be empty.
+  std::function<void()> after_block = {};
 };
 
 // Maps the file; the tensors point into the mapping and keep it alive, so the

@@ -22,7 +22,7 @@ using base::Error;
 using base::ExitCode;
 
 constexpr uint64_t kMaxLatestBytes = 256;
-constexpr size_t kHashBlockBytes = size_t{64} << 20;
+constexpr size_t kHashBlockBytes = size_t{16} << 20;
 
 // What follows a complaint about a tag that is not whole.
 constexpr const char* kTakeAnother =
@@ -52,8 +52,9 @@ int64_t global_steps_of(const std::string& path) {
                  base::read_file(manifest, kMaxManifestBytes), manifest)
           .global_steps;
     }
-    const Value value = load_torch_file(
-        join(path, kModelStatesFile), {.verify_checksums = false});
+    TorchFileOptions options;
+    options.verify_checksums = false;
+    const Value value = load_torch_file(join(path, kModelStatesFile), options);
     const Value* steps = value.find(zero_keys::kGlobalSteps);
     const int64_t* number =
         steps == nullptr ? nullptr : steps->get_if<int64_t>();
@@ -223,11 +224,11 @@ ZeroTagFile open_file(
   ZeroTagFile file;
   file.path = join(path, name);
   file.mapping = std::make_shared<const base::MappedFile>(file.path);
-  file.value = parse_torch_file(
-      file.mapping->bytes(),
-      file.mapping,
-      file.path,
-      {.verify_checksums = verify_checksums});
+  TorchFileOptions options;
+  options.verify_checksums = verify_checksums;
+  options.after_block = [&] { file.mapping->release_pages(); };
+  file.value =
+      parse_torch_file(file.mapping->bytes(), file.mapping, file.path, options);
   file.mapping->release_pages();
   return file;
 }

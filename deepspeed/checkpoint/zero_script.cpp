@@ -2,9 +2,9 @@
 #include "deepspeed/checkpoint/zero_script.h"
 
 namespace deepspeed::checkpoint {
+namespace {
 
-std::string_view zero_to_fp32_script() {
-  return R"python(#!/usr/bin/env python3
+constexpr std::string_view kScript = R"python(#!/usr/bin/env python3
 """Turns a checkpoint of ZeRO stage 1 or 2 into fp32 weights.
 
     python zero_to_fp32.py CHECKPOINT_DIR OUTPUT_DIR [-t TAG] [--safe_serialization]
@@ -134,6 +134,11 @@ def main():
 if __name__ == "__main__":
     main()
 )python";
+
+} // namespace
+
+std::string_view zero_to_fp32_script() {
+  return kScript;
 }
 
 } // namespace deepspeed::checkpoint

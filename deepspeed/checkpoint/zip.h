@@ -46,8 +46,9 @@ class ZipReader {
   // Null if there is no such entry.
   const ZipEntry* find(std::string_view name) const;
   // Compares the data of every entry that has a CRC-32 with it: reads the whole
-  // archive. Error(data) that names the entry.
-  void verify() const;
+  // archive. Error(data) that names the entry. `after_block`, if any, is called
+  // after every few MiB.
+  void verify(const std::function<void()>& after_block = {}) const;
 
  private:
   struct Directory {
