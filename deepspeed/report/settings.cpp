@@ -182,12 +182,17 @@ Fields run_fields(Settings& s) {
 
 Fields machine_fields(Settings& s) {
   MachineSettings& machine = s.machine;
+  // fp16 needs the engine's loss scaling.
+  std::vector<std::string> dtypes{"fp32", "bf16"};
+  if (s.engine.enabled) {
+    dtypes.emplace_back("fp16");
+  }
   Fields fields{
       {"dtype",
        kMachine,
        &machine.dtype,
-       "bf16 and fp16 keep fp32 master weights",
-       {"fp32", "bf16", "fp16"}},
+       "others than fp32 keep fp32 master weights",
+       dtypes},
       {"implementation",
        kMachine,
        &machine.implementation,

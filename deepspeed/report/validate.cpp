@@ -112,18 +112,6 @@ void check_optimizer(const OptimizerSettings& optimizer) {
   }
 }
 
-void check_dtype(const Settings& settings) {
-  if (settings.machine.dtype == "fp16" && !settings.engine.enabled) {
-    refuse(
-        "dtype fp16 needs loss scaling, which this program does not have",
-        "--dtype fp16",
-        "use --dtype bf16, or deepspeed train_bert_ds --dtype fp16");
-  }
-  if (settings.engine.enabled) {
-    check_count("zero_stage", settings.engine.zero_stage, 0, 2);
-  }
-}
-
 void check_run(const RunSettings& run, const MachineSettings& machine) {
   check_count("num_iterations", run.num_iterations, 1);
   check_count("checkpoint_every", run.checkpoint_every, 1);
@@ -212,7 +200,9 @@ void validate(const Settings& settings) {
   check_model(settings.model);
   check_optimizer(settings.optimizer);
   check_run(settings.run, settings.machine);
-  check_dtype(settings);
+  if (settings.engine.enabled) {
+    check_count("zero_stage", settings.engine.zero_stage, 0, 2);
+  }
 }
 
 } // namespace deepspeed::report
