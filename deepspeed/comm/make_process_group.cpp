@@ -49,7 +49,8 @@ std::string transport_name(const ProcessGroupOptions& options) {
         base::ExitCode::config,
         "DS_COMM=" + name + " is not a transport",
         "environment",
-        "it can be shm or gloo; unset, the best one is taken");
+        name == "nccl" ? "GPUs are not supported yet: shm or gloo"
+                       : "it can be shm or gloo; unset, the best one is taken");
   }
   return name;
 }

@@ -8,12 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "deepspeed/base/error.h"
@@ -27,6 +30,32 @@ using base::ExitCode;
 
 constexpr const char* kLoopback = "127.0.0.1";
 constexpr const char* kListenVariable = "DS_MASTER_LISTEN_FD";
+// What rank 0 says when it gives up, and how many ranks have read it.
+constexpr const char* kFailedKey = "deepspeed/failed";
+constexpr const char* kFailedReadKey = "deepspeed/failed_read";
+
+// c10d writes stack traces to standard error for a rank that comes late and
+// for each connection that ends. What matters is in the Error.
+class QuietC10d {
+ public:
+  QuietC10d() : saved_(FLAGS_caffe2_log_level) {
+    if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
+      FLAGS_caffe2_log_level = 3; // fatal errors only
+    }
+  }
+  ~QuietC10d() {
+    FLAGS_caffe2_log_level = saved_;
+  }
+  QuietC10d(const QuietC10d&) = delete;
+  QuietC10d& operator=(const QuietC10d&) = delete;
+
+ private:
+  int saved_;
+};
+
+constexpr const char* kMissingHint =
+    "look for the last lines of the missing ranks; DEEPSPEED_TIMEOUT "
+    "(minutes) sets how long to wait";
 
 std::string place(const std::string& host, int port) {
   return host + ":" + std::to_string(port);
@@ -125,40 +154,43 @@ Rendezvous::Rendezvous(
     const RankInfo& rank_info,
     std::chrono::milliseconds timeout)
     : rank_info_(rank_info), timeout_(timeout), host_(rank_info.master_addr) {
-  c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(rank_info.master_port);
-  options.timeout = timeout;
-  options.waitWorkers = false;
-  if (!rank_info.has_launcher_store) {
-    if (rank_info.is_one_host()) {
-      host_ = kLoopback;
-    }
-    options.isServer = rank_info.rank == 0;
+  if (rank_info_.is_one_host() && !rank_info_.has_launcher_store) {
+    host_ = kLoopback;
   }
+  connect();
+  join();
+}
+
+void Rendezvous::connect() {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(rank_info_.master_port);
+  options.timeout = timeout_;
+  options.waitWorkers = false;
+  options.isServer = rank_info_.rank == 0 && !rank_info_.has_launcher_store;
   if (options.isServer) {
-    const int inherited = inherited_socket(rank_info.master_port);
+    const int inherited = inherited_socket(rank_info_.master_port);
     options.masterListenFd = inherited >= 0
         ? inherited
-        : listen_at(host_ == kLoopback, rank_info.master_port);
+        : listen_at(host_ == kLoopback, rank_info_.master_port);
   }
+  const QuietC10d quiet;
   try {
-    // Its server reads 0.0.0.0 and :: alike; it connects to itself by loopback.
     store_ = c10::make_intrusive<c10d::TCPStore>(
         options.isServer ? kLoopback : host_, options);
   } catch (const std::exception& error) {
     throw Error(
         ExitCode::unavailable,
-        "rank " + std::to_string(rank_info.rank) + " cannot reach rank 0 at " +
-            place(host_, rank_info.master_port) + ": " + first_line(error),
+        "rank " + std::to_string(rank_info_.rank) + " cannot reach rank 0 at " +
+            place(host_, rank_info_.master_port) + ": " + first_line(error),
         "",
         "is rank 0 running, and do MASTER_ADDR and MASTER_PORT name its host?");
   }
-  join();
 }
 
 Rendezvous::~Rendezvous() = default;
 
 void Rendezvous::guarded(const std::function<void()>& step) const {
+  const QuietC10d quiet;
   try {
     step();
   } catch (const Error&) {
@@ -185,9 +217,7 @@ void Rendezvous::join() {
       store_->set(run_key, bytes(run));
       return;
     }
-    try {
-      store_->wait({run_key}, timeout_);
-    } catch (const std::exception&) {
+    if (!wait_for({run_key})) {
       throw Error(
           ExitCode::unavailable,
           "rank 0 did not join at " + place(host_, rank_info_.master_port),
@@ -232,9 +262,7 @@ std::vector<std::string> Rendezvous::exchange(
   std::vector<std::string> result;
   guarded([&] {
     store_->set(keys[rank_info_.rank], bytes(text));
-    try {
-      store_->wait(keys, timeout_);
-    } catch (const std::exception&) {
+    if (!wait_for(keys)) {
       fail_missing(name);
     }
     for (const std::string& one : keys) {
@@ -245,6 +273,33 @@ std::vector<std::string> Rendezvous::exchange(
   return result;
 }
 
+bool Rendezvous::wait_for(const std::vector<std::string>& keys) const {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kLongestPause{50};
+  // Rank 0 came first, gives up first, and tells the others why.
+  constexpr std::chrono::seconds kMargin{2};
+  const Clock::time_point end = Clock::now() + timeout_ +
+      (rank_info_.rank == 0 ? std::chrono::seconds(0) : kMargin);
+  std::chrono::milliseconds pause{1};
+  while (!store_->check(keys)) {
+    if (store_->check({kFailedKey})) {
+      const std::vector<uint8_t> text = store_->get(kFailedKey);
+      store_->add(kFailedReadKey, 1);
+      throw Error(
+          ExitCode::unavailable,
+          std::string(text.begin(), text.end()),
+          "",
+          kMissingHint);
+    }
+    if (Clock::now() >= end) {
+      return false;
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, kLongestPause);
+  }
+  return true;
+}
+
 void Rendezvous::fail_missing(const std::string& name) const {
   std::vector<int> joined;
   std::vector<int> missing;
@@ -252,13 +307,19 @@ void Rendezvous::fail_missing(const std::string& name) const {
     const bool there = store_->check({key(name, rank)});
     (there ? joined : missing).push_back(rank);
   }
-  throw Error(
-      ExitCode::unavailable,
-      "not all ranks joined in " + std::to_string(timeout_.count() / 1000) +
-          " s: missing " + list_of(missing) + "; joined " + list_of(joined),
-      "",
-      "look for the last lines of the missing ranks; DEEPSPEED_TIMEOUT "
-      "(minutes) sets how long to wait");
+  const std::string text = "not all ranks joined in " +
+      std::to_string(timeout_.count() / 1000) + " s: missing " +
+      list_of(missing) + "; joined " + list_of(joined);
+  if (rank_info_.rank == 0) {
+    store_->set(kFailedKey, bytes(text));
+    constexpr int kTries = 60; // 3 s; then the store goes
+    const auto readers = static_cast<int64_t>(joined.size()) - 1;
+    for (int i = 0; i < kTries && store_->add(kFailedReadKey, 0) < readers;
+         ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+  throw Error(ExitCode::unavailable, text, "", kMissingHint);
 }
 
 c10::intrusive_ptr<c10d::Store> Rendezvous::store() const {

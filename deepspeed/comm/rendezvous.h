@@ -48,10 +48,13 @@ class Rendezvous {
   std::string own_address() const;
 
  private:
+  void connect();
   void join();
   std::string key(const std::string& name, int rank) const;
   // Runs `step`; what it throws becomes an Error about the store.
   void guarded(const std::function<void()>& step) const;
+  // False after the timeout. Throws when rank 0 has given up.
+  bool wait_for(const std::vector<std::string>& keys) const;
   [[noreturn]] void fail_missing(const std::string& name) const;
 
   RankInfo rank_info_;
