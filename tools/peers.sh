@@ -8,16 +8,16 @@ readonly core_wheels=(
   tensorboard==2.21.0 pytest==9.2.0 requests==2.34.2
   # what the wheel 'torch' asks for besides CUDA
   filelock typing-extensions sympy networkx jinja2 fsspec 'setuptools>=77'
+  # what deepspeed asks for besides torch
+  einops hjson msgpack ninja packaging psutil py-cpuinfo pydantic tqdm
 )
 # transformers 4 ties lm_head.bias as RoBERTa does; it lies beside version 5.
 readonly transformers4_wheels=(
   transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2
 )
 readonly full_wheels=(
-  datasets==5.2.0 fire==0.7.1 loguru==0.7.3 pytz sh==2.4.0 tqdm httpx
+  datasets==5.2.0 fire==0.7.1 loguru==0.7.3 pytz sh==2.4.0 httpx
   pyarrow==26.0.1
-  # what deepspeed asks for besides torch
-  einops hjson msgpack ninja packaging psutil py-cpuinfo pydantic
 )
 readonly deepspeed=deepspeed==0.19.8
 
@@ -25,9 +25,9 @@ usage() {
   cat <<'TEXT'
 usage: tools/peers.sh [core|full|gpu]
 
-  core   torch, transformers, tokenizers, tensorboard, pytest: what the parity
-         tests need (default; 0.6 GB beside .deps/site, one minute)
-  full   core, and deepspeed and datasets: what HelloDeepSpeed needs
+  core   torch, transformers, tokenizers, deepspeed, tensorboard, pytest: what
+         the parity tests need (default; 0.6 GB beside .deps/site, two minutes)
+  full   core, and datasets: what HelloDeepSpeed needs
   gpu    full, and torch with its CUDA libraries (6 GB)
 
 Goes to $PEERS_ROOT, or .peers of this checkout. Does nothing when all is there.
@@ -77,6 +77,7 @@ install_core() {
   make_cuda_stand_ins "$site/torch/lib"
   # pip lists the CUDA packages that torch misses; that is intended here.
   pip_install "${core_wheels[@]}"
+  pip_install --no-deps "$deepspeed" # its dependency torch is here already
   pip_install --no-deps --target "$dir/transformers4" "${transformers4_wheels[@]}"
   cat >"$dir/bin/python4" <<P
 #!/bin/sh
@@ -130,9 +131,8 @@ undefined_symbols() {
 
 install_full() {
   if is_done full; then return; fi
-  say "installing deepspeed and datasets into $dir"
+  say "installing datasets into $dir"
   pip_install "${full_wheels[@]}"
-  pip_install --no-deps "$deepspeed" # its dependency torch is here already
   pip_install --no-deps --target "$dir/transformers4" datasets==4.4.1
   mark_done full
 }
