@@ -197,7 +197,9 @@ def test_zero_to_fp32_on_deepspeeds_files(samples, name, tmp_path):
     # Stage 1 keeps frozen parameters in the module alone: DeepSpeed loses them.
     lost = {"layers.0.bias", "layers.1.weight"} if name.startswith("1_") else set()
     assert set(ours) - set(want) <= lost
-    assert all(ours[key].dtype == tensor.dtype for key, tensor in want.items())
+    for key, tensor in want.items():
+        assert ours[key].dtype == (
+            torch.float32 if tensor.is_floating_point() else tensor.dtype), key
 
 
 def run_script(monkeypatch, folder, out, *flags):
