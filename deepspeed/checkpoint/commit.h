@@ -19,7 +19,7 @@ struct CommitOptions {
   bool write_latest = true;
   int64_t keep_last = 0; // committed tags that stay; 0: all
   // For tests: called before each durable step of publish() with its name.
-  std::function<void(const char* step)> before_step;
+  std::function<void(const char* step)> before_step = {};
 };
 
 // Each rank makes one; the folder must be one that all ranks see. The caller

@@ -22,7 +22,7 @@ struct ZeroOpenOptions {
   // Python do not tell them. Needed for fp32 ones with several param groups or
   // frozen parameters (Error(config) without it); those of 16-bit training are
   // found by their values otherwise.
-  std::vector<std::vector<std::string>> stage0_groups;
+  std::vector<std::vector<std::string>> stage0_groups = {};
   // Such a file may do without param groups and optimizer: topology().groups is
   // then empty, and frozen() has all parameters.
   bool weights_only = false;
