@@ -2,6 +2,7 @@
 #include "deepspeed/bert/encoder_layer.h"
 
 #include "deepspeed/bert/functional.h"
+#include "deepspeed/bert/product.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -21,14 +22,14 @@ class EncoderLayer : public Block {
     attended_ = attention(attention_);
 
     NormInputs norm = attention_norm();
-    norm.x = at::mm(attended_.context, parameter(kAttentionOutputWeight).t());
+    norm.x = product(attended_.context, parameter(kAttentionOutputWeight).t());
     norm.residual = input_;
     middle_ = layer_norm(norm, saved_attention_norm_);
 
-    activated_ = at::mm(middle_, parameter(kIntermediateWeight).t());
+    activated_ = product(middle_, parameter(kIntermediateWeight).t());
     gelu_derivative_ = bias_gelu_(activated_, parameter(kIntermediateBias));
     norm = output_norm();
-    norm.x = at::mm(activated_, parameter(kOutputWeight).t());
+    norm.x = product(activated_, parameter(kOutputWeight).t());
     norm.residual = middle_;
     return layer_norm(norm, saved_output_norm_);
   }
@@ -90,7 +91,7 @@ class EncoderLayer : public Block {
     for (size_t i = 0; i < 3; ++i) {
       at::Tensor slice =
           qkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
-      at::addmm_out(
+      bias_product_out(
           slice,
           parameter(kQueryBias + 2 * i),
           input_,
@@ -107,11 +108,11 @@ class EncoderLayer : public Block {
       flat::GradientOutputs& gradients) const {
     bias_gradient(dff, gradients.take(kOutputBias));
     weight_gradient(dff, activated_, gradients.take(kOutputWeight));
-    at::Tensor dactivated = at::mm(dff, parameter(kOutputWeight));
+    at::Tensor dactivated = product(dff, parameter(kOutputWeight));
     gelu_backward_(dactivated, gelu_derivative_);
     bias_gradient(dactivated, gradients.take(kIntermediateBias));
     weight_gradient(dactivated, middle_, gradients.take(kIntermediateWeight));
-    dmiddle.addmm_(dactivated, parameter(kIntermediateWeight));
+    add_product_(dmiddle, dactivated, parameter(kIntermediateWeight));
   }
 
   // The same for the attention half and `dinput`.
@@ -125,14 +126,14 @@ class EncoderLayer : public Block {
     const at::Tensor dqkv = attention_backward(
         attention_,
         attended_,
-        at::mm(dprojected, parameter(kAttentionOutputWeight)));
+        product(dprojected, parameter(kAttentionOutputWeight)));
     const int64_t hidden = input_.size(1);
     for (size_t i = 0; i < 3; ++i) {
       const at::Tensor slice =
           dqkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
       bias_gradient(slice, gradients.take(kQueryBias + 2 * i));
       weight_gradient(slice, input_, gradients.take(kQueryWeight + 2 * i));
-      dinput.addmm_(slice, parameter(kQueryWeight + 2 * i));
+      add_product_(dinput, slice, parameter(kQueryWeight + 2 * i));
     }
   }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/base/float16.h"
+#include "deepspeed/bert/product.h"
 #include "deepspeed/kernels/column_sum.h"
 #include "deepspeed/kernels/convert.h"
 #include "deepspeed/kernels/cross_entropy.h"
@@ -29,20 +31,25 @@ T* data(const at::Tensor& tensor) {
   }
   if constexpr (std::is_same_v<T, base::BFloat16>) {
     return reinterpret_cast<T*>(tensor.data_ptr<at::BFloat16>());
+  } else if constexpr (std::is_same_v<T, base::Float16>) {
+    return reinterpret_cast<T*>(tensor.data_ptr<at::Half>());
   } else {
     return tensor.data_ptr<T>();
   }
 }
 
-// Calls function(float{}) or function(base::BFloat16{}) by the tensor's dtype.
+// Calls function(float{}), function(base::BFloat16{}) or
+// function(base::Float16{}) by the tensor's dtype.
 template <typename Function>
 void dispatch(const at::Tensor& tensor, Function&& function) {
   if (tensor.scalar_type() == at::kBFloat16) {
     function(base::BFloat16{});
+  } else if (tensor.scalar_type() == at::kHalf) {
+    function(base::Float16{});
   } else {
     TORCH_CHECK_VALUE(
         tensor.scalar_type() == at::kFloat,
-        "the fast implementation computes in fp32 and bf16, but got ",
+        "the fast implementation computes in fp32, bf16 and fp16, but got ",
         tensor.scalar_type());
     function(float{});
   }
@@ -240,15 +247,18 @@ void bias_gradient(
 void weight_gradient(
     const at::Tensor& dy,
     const at::Tensor& x,
-    const GradientTarget& target) {
+    const GradientTarget& target,
+    float factor) {
   at::Tensor grad = target.grad;
-  if (x.scalar_type() != grad.scalar_type()) {
-    const at::Tensor product = at::mm(dy.t(), x);
+  const at::Tensor rows = widened(dy).t();
+  const at::Tensor columns = factor == 1.0f ? widened(x) : widened(x) * factor;
+  if (columns.scalar_type() != grad.scalar_type()) {
+    const at::Tensor product = at::mm(rows, columns);
     target.add ? grad.add_(product) : grad.copy_(product);
   } else if (target.add) {
-    grad.addmm_(dy.t(), x);
+    grad.addmm_(rows, columns);
   } else {
-    at::mm_out(grad, dy.t(), x);
+    at::mm_out(grad, rows, columns);
   }
 }
 
@@ -381,13 +391,15 @@ void embedding_backward(
 CrossEntropyResult cross_entropy_with_gradient_(
     at::Tensor& logits,
     const at::Tensor& bias,
-    const std::vector<int32_t>& labels) {
+    const std::vector<int32_t>& labels,
+    float gradient_factor) {
   CrossEntropyResult result;
   result.losses =
       at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   dispatch(logits, [&](auto t) {
     using T = decltype(t);
-    const auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
+    auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
+    args.gradient_factor = gradient_factor;
     at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
       kernels::cross_entropy_with_gradient(args, begin, end);
     });

@@ -1,5 +1,5 @@
 // The kernels as functions on tensors, threaded: what the fast blocks are made
-// of. CPU, fp32 and bf16. Rows are tokens; all tensors are dense.
+// of. CPU, fp32, bf16 and fp16. Rows are tokens; all tensors are dense.
 //
 // Results do not depend on the number of threads: rows, columns and heads are
 // independent, and sums over rows run in one thread per column.
@@ -59,11 +59,12 @@ void bias_gradient(
     const at::Tensor& dy,
     const GradientTarget& target,
     float factor = 1.0f);
-// dy^T x, [out, in].
+// dy^T x, [out, in], times `factor`, which is applied to x.
 void weight_gradient(
     const at::Tensor& dy, // [rows, out]
     const at::Tensor& x, // [rows, in]
-    const GradientTarget& target);
+    const GradientTarget& target,
+    float factor = 1.0f);
 
 // Self-attention of all sequences of a batch.
 struct AttentionInputs {
@@ -110,11 +111,13 @@ struct CrossEntropyResult {
   at::Tensor losses; // [rows], fp32
   at::Tensor predicted; // [rows], int32; undefined with a gradient
 };
-// Turns the logits into softmax - onehot, the gradient of each row's loss.
+// Turns the logits into (softmax - onehot) * gradient_factor, the gradient of
+// each row's loss.
 CrossEntropyResult cross_entropy_with_gradient_(
     at::Tensor& logits, // [rows, vocabulary]
     const at::Tensor& bias, // [vocabulary]
-    const std::vector<int32_t>& labels);
+    const std::vector<int32_t>& labels,
+    float gradient_factor = 1.0f);
 // Leaves the logits as they are, and predicts.
 CrossEntropyResult cross_entropy(
     const at::Tensor& logits,

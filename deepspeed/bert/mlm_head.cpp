@@ -2,6 +2,7 @@
 #include "deepspeed/bert/mlm_head.h"
 
 #include "deepspeed/bert/functional.h"
+#include "deepspeed/bert/product.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -21,7 +22,8 @@ class MlmHead : public Block {
     const CrossEntropyResult result = cross_entropy_with_gradient_(
         logit_gradients_,
         parameter(kDecoderBias),
-        arguments_.batch->packed().labels);
+        arguments_.batch->packed().labels,
+        logit_gradient_factor());
     return result.losses.mean();
   }
 
@@ -37,13 +39,13 @@ class MlmHead : public Block {
     }
     // Each row of the logits holds the gradient of its own loss: the factor of
     // the mean and of the loss scale goes into the smaller operands.
-    const float factor =
-        output_gradient.item<float>() / static_cast<float>(masked);
+    const float factor = output_gradient.item<float>() /
+        (static_cast<float>(masked) * logit_gradient_factor());
     bias_gradient(logit_gradients_, gradients.take(kDecoderBias), factor);
     weight_gradient(
-        logit_gradients_, normed_ * factor, gradients.take(kDecoderWeight));
+        logit_gradients_, normed_, gradients.take(kDecoderWeight), factor);
     const at::Tensor dnormed =
-        at::mm(logit_gradients_, parameter(kDecoderWeight)).mul_(factor);
+        product(logit_gradients_, parameter(kDecoderWeight), factor);
     logit_gradients_.reset();
 
     layer_norm_parameter_gradients(
@@ -59,22 +61,28 @@ class MlmHead : public Block {
     dinput.index_copy_(
         0,
         arguments_.batch->masked_rows(),
-        at::mm(ddense, parameter(kDenseWeight)));
+        product(ddense, parameter(kDenseWeight)));
     return dinput;
   }
 
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
     rows_ = input.index_select(0, arguments_.batch->masked_rows());
-    at::Tensor dense = at::mm(rows_, parameter(kDenseWeight).t());
+    at::Tensor dense = product(rows_, parameter(kDenseWeight).t());
     gelu_derivative_ = bias_gelu_(dense, parameter(kDenseBias));
     NormInputs inputs = norm();
     inputs.x = dense;
     normed_ = layer_norm(inputs, saved_norm_);
-    return at::mm(normed_, parameter(kDecoderWeight).t());
+    return product(normed_, parameter(kDecoderWeight).t());
   }
 
  private:
+  // Of logit_gradients_: see kernels::CrossEntropy.
+  float logit_gradient_factor() const {
+    const bool half = parameter(kDecoderWeight).scalar_type() == at::kHalf;
+    return half ? 32768.0f : 1.0f;
+  }
+
   const at::Tensor& parameter(HeadParameter which) const {
     return arguments_.parameters->tensors[which];
   }
@@ -94,7 +102,7 @@ class MlmHead : public Block {
   at::Tensor gelu_derivative_; // [m, h]
   SavedNorm saved_norm_;
   at::Tensor normed_; // [m, h], input of the decoder
-  at::Tensor logit_gradients_; // [m, v], softmax - onehot
+  at::Tensor logit_gradients_; // [m, v], (softmax - onehot) * its factor
 };
 
 } // namespace

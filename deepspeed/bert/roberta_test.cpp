@@ -140,6 +140,37 @@ TEST_P(FastPath, AgreesWithTheReferenceInBf16) {
   expect_same_gradients(fast, exact, 4e-2);
 }
 
+double cosine(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.flatten().to(at::kDouble);
+  const at::Tensor y = b.flatten().to(at::kDouble);
+  return (x.dot(y) / (x.norm() * y.norm())).item<double>();
+}
+
+// With a loss scale: without one, the small gradients of the query and key
+// weights underflow.
+TEST_P(FastPath, AgreesWithTheReferenceInFp16) {
+  RobertaConfig config = small_config();
+  config.dropout = GetParam();
+  const std::vector<std::shared_ptr<const Batch>> batches{
+      random_batch({60, 33, 40, 3}, 211, 1), random_batch({50}, 211, 2)};
+  const Pass exact =
+      run(config, Implementation::reference, at::kFloat, batches);
+  for (const double loss_scale : {4096.0, 65536.0}) {
+    const Pass fast =
+        run(config, Implementation::fast, at::kHalf, batches, loss_scale);
+    EXPECT_NEAR(fast.loss, exact.loss, 1e-3 * exact.loss);
+    expect_same_gradients(fast, exact, 5e-3);
+    for (size_t i = 0; i < fast.names.size(); ++i) {
+      const bool meaningful = fast.gradients[i].defined() &&
+          fast.names[i].find("key.bias") == std::string::npos;
+      if (meaningful) {
+        EXPECT_GT(cosine(fast.gradients[i], exact.gradients[i]), 0.9999)
+            << fast.names[i];
+      }
+    }
+  }
+}
+
 TEST_P(FastPath, AccumulatesMicroBatches) {
   RobertaConfig config = small_config();
   config.dropout = GetParam();
@@ -153,6 +184,23 @@ TEST_P(FastPath, AccumulatesMicroBatches) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Dropout, FastPath, testing::Values(0.0, 0.1, 0.5));
+
+// What a loss scaler lives on: too large a scale gives gradients that are not
+// finite, never wrong ones.
+TEST(Roberta, AnOverflowInFp16IsNotFinite) {
+  const Pass pass =
+      run(small_config(),
+          Implementation::fast,
+          at::kHalf,
+          {random_batch({30, 20}, 211, 1)},
+          0x1p40);
+  bool finite = true;
+  for (const at::Tensor& gradient : pass.gradients) {
+    finite = finite &&
+        (!gradient.defined() || at::isfinite(gradient).all().item<bool>());
+  }
+  EXPECT_FALSE(finite);
+}
 
 TEST(Roberta, WorksWithoutFlatBuffers) {
   const auto batch = random_batch({12, 7}, 211, 3);

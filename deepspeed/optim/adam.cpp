@@ -72,8 +72,14 @@ void Adam::update(
   arrays.exp_avg = exp_avg_.data_ptr<float>();
   arrays.exp_avg_sq = exp_avg_sq_.data_ptr<float>();
   if (parameters_.has_separate_master()) {
-    arrays.low_precision_weight = reinterpret_cast<base::BFloat16*>(
-        parameters_.compute().data_ptr<at::BFloat16>());
+    const at::Tensor& compute = parameters_.compute();
+    if (compute.scalar_type() == at::kHalf) {
+      arrays.float16_weight =
+          reinterpret_cast<base::Float16*>(compute.data_ptr<at::Half>());
+    } else {
+      arrays.low_precision_weight =
+          reinterpret_cast<base::BFloat16*>(compute.data_ptr<at::BFloat16>());
+    }
   }
   at::parallel_for(
       range.begin, range.end, kGrain, [&](int64_t begin, int64_t end) {
