@@ -66,7 +66,8 @@ class Ranks:
             PATH=tools + os.pathsep + os.environ["PATH"])
 
     def answer(self, line):
-        """Rank 0's answer, or the first error of any rank."""
+        """Rank 0's answer, or the first error of any rank. "broken": a rank has
+        ended or hangs, so that this group can do no more."""
         lines = [None] * len(self.processes)
 
         def ask(rank):
@@ -91,11 +92,12 @@ class Ranks:
                 for thread in threads:
                     thread.join(5)
                 break
-        for line in lines:
-            if line and line.startswith('{"error"'):
-                return line.strip()
-        if any(not line for line in lines):
-            return json.dumps({"error": f"ranks ended or hang: {lines}"})
+        errors = [line for line in lines if line and line.startswith('{"error"')]
+        if errors and all(lines):
+            return errors[0].strip()
+        if errors or not all(lines):
+            text = json.loads(errors[0])["error"] if errors else str(lines)
+            return json.dumps({"error": text, "broken": True})
         return lines[0].strip()
 
     def stop(self):
@@ -319,7 +321,6 @@ def plain_operators():
 
     import torch
 
-    import deepspeed.comm.torch
     from deepspeed.ops.op_builder import CPUAdamBuilder
     from deepspeed.ops.op_builder.cpu import FusedAdamBuilder
 
@@ -354,7 +355,8 @@ def plain_operators():
         multi_tensor_adam=multi_tensor_adam)
     CPUAdamBuilder.load = lambda self, verbose=True: SimpleNamespace(
         create_adam=create_adam, adam_update=adam_update, destroy_adam=modes.pop)
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    # The attribute deepspeed.comm.torch is torch itself.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
 
 
 def worker():

@@ -100,7 +100,7 @@ class Exchange:
         for ranks in (1, 2, 3):
             self.run_ours(ranks)
         for name, (ranks, _, job) in CASES.items():
-            self.theirs_on[name] = sides.peer(ranks, for_peer(loading(
+            self.theirs_on[name] = sides.peer_or_error(ranks, for_peer(loading(
                 job, self.folder("ours", name) / "checkpoint",
                 self.folder("theirs", name) / "loaded.safetensors")))
 
