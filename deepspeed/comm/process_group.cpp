@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -77,6 +78,26 @@ Buffer longs_of(std::vector<int64_t>& values) {
 }
 
 // "'text'", shortened.
+// The first line of each text that is not the same in both.
+std::pair<std::string, std::string> differing_lines(
+    const std::string& one,
+    const std::string& other) {
+  std::istringstream lines(one);
+  std::istringstream other_lines(other);
+  std::string line;
+  std::string other_line;
+  do {
+    line.clear();
+    other_line.clear();
+    std::getline(lines, line);
+    std::getline(other_lines, other_line);
+  } while (line == other_line && lines && other_lines);
+  const auto trimmed = [](const std::string& text) {
+    return text.substr(std::min(text.find_first_not_of(' '), text.size()));
+  };
+  return {trimmed(line), trimmed(other_line)};
+}
+
 std::string quoted(const std::string& text) {
   constexpr size_t kShown = 200;
   return text.size() <= kShown ? "'" + text + "'"
@@ -192,11 +213,12 @@ void ProcessGroup::require_equal(std::string_view name, std::string_view text) {
   }
   const auto first = std::find_if(
       all.begin(), all.end(), [&](const auto& one) { return one != all[0]; });
+  const auto [line, other_line] = differing_lines(all[0], *first);
   throw base::Error(
       base::ExitCode::config,
-      "ranks differ in " + std::string(name) + ": rank 0 has " +
-          quoted(all[0]) + ", rank " + std::to_string(first - all.begin()) +
-          " has " + quoted(*first),
+      "ranks differ in " + std::string(name) + ": rank 0 has " + quoted(line) +
+          ", rank " + std::to_string(first - all.begin()) + " has " +
+          quoted(other_line),
       "rank(s) that differ from rank 0: " + others,
       "start all ranks with the same program, flags and files");
 }

@@ -89,6 +89,13 @@ std::string code_hint(int code, long memory_kills) {
   return "";
 }
 
+// A mistake of the user, which the program has just explained on the screen.
+bool explained(const Child& child) {
+  const int code = WIFEXITED(child.status) ? WEXITSTATUS(child.status) : 0;
+  return child.log_file.empty() && !child.tail->lines().empty() &&
+      (code == 64 || code == 66 || code == 78);
+}
+
 std::string last_lines(const Child& child) {
   LineTail tail;
   if (child.log_file.empty()) {
@@ -132,7 +139,7 @@ std::string failure_report(const Child& child, long memory_kills) {
   }
   std::string report = "error: " + child.title + " (host " + child.host +
       ", pid " + std::to_string(child.pid) + ") " + describe_end(child) + "\n" +
-      last_lines(child);
+      (explained(child) ? "" : last_lines(child));
   const std::string hint = WIFSIGNALED(child.status)
       ? signal_hint(WTERMSIG(child.status), memory_kills)
       : code_hint(WEXITSTATUS(child.status), memory_kills);

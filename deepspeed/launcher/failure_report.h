@@ -20,7 +20,8 @@ class OutOfMemoryCounter {
 };
 
 // "error: rank 3 (host w1, pid 77) was killed by signal 9 (SIGKILL)", its last
-// lines, and a hint. `memory_kills` is what OutOfMemoryCounter says.
+// lines (not after 64, 66 and 78, mistakes that stand right above), and a hint.
+// `memory_kills` is what OutOfMemoryCounter says.
 std::string failure_report(const Child& child, long memory_kills);
 
 } // namespace deepspeed::launcher

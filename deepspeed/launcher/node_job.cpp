@@ -187,7 +187,8 @@ class NodeRun {
     ReservedPort port = reserve();
     const auto places = rank_places(job_.nodes, job_.node_rank);
     say(LogLevel::info,
-        std::to_string(places.size()) + " ranks on " + machine_.host +
+        std::to_string(places.size()) +
+            (places.size() == 1 ? " rank on " : " ranks on ") + machine_.host +
             ", slots " + join(slots_) + ", master " + job_.master_addr + ":" +
             std::to_string(port.port));
     const std::vector<std::string> common = common_environment(restarts);

@@ -3,14 +3,40 @@
 
 #include <torch/version.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/version.h"
+#include "deepspeed/comm/rank_info.h"
 #include "deepspeed/report/hparams.h"
+#include "deepspeed/report/stop_signal.h"
 
 namespace deepspeed::pretrain {
+namespace {
+
+// An error that all ranks share is told once, by rank 0: when it has ended, its
+// launcher stops the others, which wait so long. Returns whether this rank has
+// to tell of its own. Shorter than the launcher waits for the reason of a
+// failure.
+bool has_to_tell() {
+  constexpr auto kPatience = std::chrono::milliseconds(300);
+  int64_t rank = 0;
+  try {
+    rank = comm::rank_from_environment().rank;
+  } catch (const base::Error&) {
+  }
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (rank != 0 && report::stop_signal() == 0 &&
+         std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return rank == 0 || report::stop_signal() == 0;
+}
+
+} // namespace
 
 int run_training_program(
     int argc,
@@ -18,7 +44,7 @@ int run_training_program(
     const std::string& summary,
     const report::Settings& defaults,
     const std::function<int(Run&)>& train) {
-  return base::run_program([&] {
+  const auto program = [&] {
     report::ProgramText text;
     text.name = std::filesystem::path(argv[0]).filename().string();
     text.summary = summary;
@@ -37,6 +63,16 @@ int run_training_program(
     }
     Run run(options);
     return train(run);
+  };
+  return base::run_program([&] {
+    try {
+      return program();
+    } catch (const base::Error& error) {
+      if (defaults.engine.enabled && !has_to_tell()) {
+        return static_cast<int>(error.code());
+      }
+      throw;
+    }
   });
 }
 

@@ -104,7 +104,7 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
   report::validate(settings_);
   join_ranks();
   // Not before: a rank that waits for others ends at once.
-  report::install_stop_signals();
+  report::install_stop_signals(/*speak=*/is_root());
   const std::string restarted = restarted_folder();
   if (!restarted.empty()) {
     settings_.folders = {"", restarted};

@@ -43,8 +43,9 @@ std::string model_text(const report::Settings& settings) {
 }
 
 std::string machine_text() {
-  return report::cpu_model() + ", " + std::to_string(at::get_num_threads()) +
-      " threads, " + kernels::active_isa();
+  const int threads = at::get_num_threads();
+  return report::cpu_model() + ", " + std::to_string(threads) +
+      (threads == 1 ? " thread, " : " threads, ") + kernels::active_isa();
 }
 
 std::string optimizer_text(const report::Settings& settings) {

@@ -13,8 +13,12 @@ namespace {
 
 std::atomic<int> stop_requested{0};
 static_assert(std::atomic<int>::is_always_lock_free);
+std::atomic<bool> speaks{true};
 
 void say(std::string_view text) {
+  if (!speaks) {
+    return;
+  }
   [[maybe_unused]] const ssize_t n =
       ::write(STDERR_FILENO, text.data(), text.size());
 }
@@ -36,7 +40,8 @@ void on_signal(int signal) {
 
 } // namespace
 
-void install_stop_signals() {
+void install_stop_signals(bool speak) {
+  speaks = speak;
   struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;

@@ -8,7 +8,8 @@ namespace deepspeed::report {
 // finishes its step, saves and exits with ExitCode::stopped. A second SIGINT
 // ends the process at once with code 130. The handlers are async-signal-safe.
 // SIGXFSZ is ignored: a write past the limit on file sizes fails instead.
-void install_stop_signals();
+// Without `speak` nothing is said: rank 0 speaks for all.
+void install_stop_signals(bool speak = true);
 
 // The signal that asked to stop, or 0.
 int stop_signal();

@@ -201,6 +201,12 @@ void validate(const Settings& settings) {
   check_optimizer(settings.optimizer);
   check_run(settings.run, settings.machine);
   if (settings.engine.enabled) {
+    if (settings.engine.zero_stage == 3) {
+      refuse(
+          "stage 3 (sharded parameters) is not implemented yet",
+          "--zero_stage",
+          "use --zero_stage 2: gradients and optimizer states are sharded");
+    }
     check_count("zero_stage", settings.engine.zero_stage, 0, 2);
   }
 }
