@@ -39,7 +39,10 @@ void read_batch_keys(Section& root, const Context& context, Config& config) {
           "--gradient_accumulation_steps"});
   root.read(
       "managed_gradient_accumulation", config.managed_gradient_accumulation);
-  root.read("dataloader_drop_last", config.dataloader_drop_last);
+  root.no_effect(
+      "dataloader_drop_last",
+      false,
+      "the engine loads no data, and train_bert_ds has full batches only");
 }
 
 void read_gradients(Section& root, const Context& context, Config& config) {
@@ -97,7 +100,10 @@ void read_enabled(
 void read_fp16(Section& root, const Context& context, Fp16& result) {
   Section block = root.child("fp16");
   read_enabled(block, context, Dtype::fp16, result.enabled);
-  block.read("auto_cast", result.auto_cast);
+  block.refuse_unless(
+      "auto_cast",
+      false,
+      "the engine does not see the inputs of forward(); cast them there");
   block.read("loss_scale", result.loss_scale, kNotNegative);
   block.read("initial_scale_power", result.initial_scale_power, {0.0, 64.0});
   block.read("loss_scale_window", result.loss_scale_window, kCount);

@@ -26,7 +26,8 @@ struct Config {
   bool managed_gradient_accumulation = true;
 
   double gradient_clipping = 1.0; // global L2 norm; 0: off
-  // The dtype in which gradients travel; absent: the compute dtype.
+  // The dtype in which gradients travel; absent: fp32 (DeepSpeed: the compute
+  // dtype).
   std::optional<Dtype> communication_data_type;
   // Divide before the sum by gradient_predivide_factor and after it by the
   // rest, or all before it with prescale_gradients. sum: do not divide.
@@ -38,7 +39,6 @@ struct Config {
   bool wall_clock_breakdown = false;
   bool memory_breakdown = false;
   bool dump_state = false; // print the configuration at the start
-  bool dataloader_drop_last = false;
 
   Optimizer optimizer;
   Scheduler scheduler;

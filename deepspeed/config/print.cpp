@@ -117,7 +117,6 @@ Json scheduler_json(const Scheduler& scheduler) {
 Json fp16_json(const Fp16& fp16) {
   return {
       {"enabled", fp16.enabled},
-      {"auto_cast", fp16.auto_cast},
       {"loss_scale", fp16.loss_scale},
       {"initial_scale_power", fp16.initial_scale_power},
       {"loss_scale_window", fp16.loss_scale_window},
@@ -163,14 +162,13 @@ const char* tag_validation_name(TagValidation mode) {
 } // namespace
 
 std::string print_config(const Config& config) {
-  const Dtype wire = config.communication_data_type.value_or(config.dtype());
+  const Dtype wire = config.communication_data_type.value_or(Dtype::fp32);
   const bool mean = config.gradient_allreduce_op == AllreduceOp::mean;
   Json out = {
       {"train_batch_size", config.train_batch_size},
       {"train_micro_batch_size_per_gpu", config.train_micro_batch_size_per_gpu},
       {"gradient_accumulation_steps", config.gradient_accumulation_steps},
       {"managed_gradient_accumulation", config.managed_gradient_accumulation},
-      {"dataloader_drop_last", config.dataloader_drop_last},
       {"fp16", fp16_json(config.fp16)},
       {"bf16",
        {{"enabled", config.bf16.enabled},

@@ -28,8 +28,8 @@ struct OptimizerParams {
   std::array<double, 2> betas = {0.9, 0.999};
   double eps = 1e-8;
   bool bias_correction = true;
-  // adam, adamw. torch_adam chooses torch's default of weight_decay and torch's
-  // form of the states in a checkpoint; the arithmetic is the same.
+  // adam, adamw. torch_adam chooses torch's default of weight_decay; arithmetic
+  // and checkpoints are the same.
   bool adam_w_mode = true;
   bool torch_adam = false;
   // sgd
@@ -98,7 +98,6 @@ struct Scheduler {
 
 struct Fp16 {
   bool enabled = false;
-  bool auto_cast = false; // cast floating point inputs of forward to fp16
   double loss_scale = 0.0; // 0: dynamic
   int64_t initial_scale_power = 16; // the dynamic scale starts at 2^this
   int64_t loss_scale_window = 1000;

@@ -160,6 +160,23 @@ std::vector<std::pair<std::string, at::Tensor>> state_dict_of(
   return entries;
 }
 
+// Where the bytes of a tensor of the module lie in host memory.
+at::Tensor host_tensor(const EngineState& state, const at::Tensor& tensor) {
+  if (tensor.is_cpu()) {
+    return tensor;
+  }
+  for (const auto& group : state.groups) {
+    for (const flat::FlatEntry& entry : group->entries()) {
+      if (entry.parameter.is_same(tensor)) {
+        return group->compute()
+            .narrow(0, entry.offset, entry.numel)
+            .view(tensor.sizes());
+      }
+    }
+  }
+  return tensor.detach().cpu();
+}
+
 checkpoint::ModelStates model_states(
     const EngineState& state,
     const Value& client_state,
@@ -167,7 +184,7 @@ checkpoint::ModelStates model_states(
   checkpoint::ModelStates states;
   std::vector<std::pair<std::string, at::Tensor>> owners;
   const auto add = [&](const std::string& name, const at::Tensor& tensor) {
-    states.module.push_back({name, tensors.add(tensor)});
+    states.module.push_back({name, tensors.add(host_tensor(state, tensor))});
     for (const auto& [owner, known] : owners) {
       if (known.is_same(tensor)) {
         states.shared.emplace_back(name, owner);
@@ -342,7 +359,7 @@ std::string Engine::save_checkpoint(
     const std::string& folder,
     const SaveOptions& options) {
   EngineState& state = *state_;
-  if (state.step_begun && state.micro_steps > 0 && !state.reduced) {
+  if (state.step_begun && !state.reduced) {
     throw std::logic_error(
         "save_checkpoint() between the micro batches of a step");
   }

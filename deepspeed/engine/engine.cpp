@@ -2,11 +2,11 @@
 #include "deepspeed/engine/engine.h"
 
 #include <cmath>
-#include <cstdio>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/engine/state.h"
+#include "deepspeed/engine/step_report.h"
 #include "deepspeed/optim/adam.h"
 
 namespace deepspeed {
@@ -14,19 +14,6 @@ namespace {
 
 // Without a loss scale that could fall: so many skipped steps in a row end it.
 constexpr int64_t kGiveUpAfter = 10;
-
-const std::vector<std::string> kMicroStepClocks = {
-    "fwd_microstep",
-    "bwd_microstep",
-    "bwd_inner_microstep",
-    "bwd_allreduce_microstep",
-    "step_microstep"};
-const std::vector<std::string> kStepClocks =
-    {"fwd", "bwd", "bwd_inner", "bwd_allreduce", "step"};
-const std::vector<std::string> kOptimizerClocks = {
-    "optimizer_gradients",
-    "optimizer_step",
-    "optimizer_allgather"};
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
@@ -102,7 +89,7 @@ void after_skip(EngineState& state, double scale_of_loss) {
       name ? "parameter " + *name : "the norm of the gradients";
   if (is_root(state)) {
     base::log_warning(
-        "the gradient of step " + std::to_string(state.global_steps + 1) +
+        "the gradient of step " + std::to_string(state.global_steps) +
         " is not finite (" + where + "): the update is skipped");
   }
   if (!state.config.dynamic_loss_scale() &&
@@ -114,58 +101,6 @@ void after_skip(EngineState& state, double scale_of_loss) {
         where,
         "go on from the last checkpoint with a smaller learning rate, or "
         "with gradient_clipping");
-  }
-}
-
-void print_step(EngineState& state) {
-  const int64_t every = state.config.steps_per_print;
-  if (every <= 0 || state.global_steps % every != 0 || !is_root(state)) {
-    return;
-  }
-  std::string lrs;
-  std::string momenta;
-  for (const GroupSettings& settings : state.settings) {
-    char text[96];
-    std::snprintf(text, sizeof text, "%.6g", settings.lr);
-    lrs += (lrs.empty() ? "" : ", ") + std::string(text);
-    std::snprintf(
-        text, sizeof text, "(%.6g, %.6g)", settings.beta1, settings.beta2);
-    momenta += (momenta.empty() ? "" : ", ") + std::string(text);
-  }
-  base::log_info(
-      "step=" + std::to_string(state.global_steps) +
-      ", skipped=" + std::to_string(state.skipped_steps) + ", lr=[" + lrs +
-      "], mom=[" + momenta + "]");
-}
-
-void print_clocks(EngineState& state, bool boundary) {
-  if (!state.config.wall_clock_breakdown) {
-    return;
-  }
-  const std::string micro = state.clock.line(kMicroStepClocks);
-  if (is_root(state)) {
-    base::log_info(micro);
-  }
-  if (!boundary) {
-    return;
-  }
-  const std::string step = state.clock.line(kStepClocks);
-  const std::string optimizer = state.clock.line(kOptimizerClocks);
-  const double reduce = state.reducer->reduce_seconds();
-  const double hidden = reduce > 0
-      ? std::max(0.0, 1 - state.reducer->exposed_seconds() / reduce)
-      : 0;
-  char overlap[96];
-  std::snprintf(
-      overlap,
-      sizeof overlap,
-      "reduction: %.2f ms, %.0f %% of it hidden behind backward",
-      reduce * 1000,
-      hidden * 100);
-  if (is_root(state)) {
-    base::log_info(step);
-    base::log_info(optimizer);
-    base::log_info(overlap);
   }
 }
 
@@ -192,19 +127,45 @@ void take_step(EngineState& state) {
   }
   // The scale that scaled this loss has done its work; the next one is set now.
   state.loss_scaler->update(!finite);
+  ++state.global_steps;
+  state.global_samples += state.config.train_batch_size;
   if (!state.applied) {
     after_skip(state, scale);
   }
-  ++state.global_steps;
-  state.global_samples += state.config.train_batch_size;
   if (state.applied && state.scheduler != nullptr) {
     state.scheduler->step();
   }
   set_learning_rates(state);
-  print_step(state);
+}
+
+void check_backward(const EngineState& state, const at::Tensor& loss) {
+  if (loss.numel() != 1) {
+    throw std::invalid_argument(
+        "backward() needs a scalar loss, not one of " +
+        std::to_string(loss.numel()) + " elements");
+  }
+  if (!loss.requires_grad()) {
+    throw std::invalid_argument(
+        "backward() of a loss that depends on no parameter");
+  }
+  // Its gradients would be added to sums over the ranks.
+  if (state.reduced) {
+    throw std::logic_error(
+        "backward() after the last one of the step: call step(), or before "
+        "it set_gradient_accumulation_boundary(false)");
+  }
 }
 
 } // namespace
+
+void EngineState::forget_gradients() {
+  reducer->abandon_step();
+  step_begun = false;
+  micro_begun = false;
+  reduced = false;
+  loss_sum = 0;
+  losses = 0;
+}
 
 void set_learning_rates(EngineState& state) {
   if (state.options.learning_rate) {
@@ -259,24 +220,31 @@ Engine::~Engine() = default;
 
 at::Tensor Engine::backward(const at::Tensor& loss) {
   EngineState& state = *state_;
-  if (loss.numel() != 1) {
-    throw std::invalid_argument(
-        "backward() needs a scalar loss, not one of " +
-        std::to_string(loss.numel()) + " elements");
-  }
+  check_backward(state, loss);
   add_both(state.clock, "fwd", seconds_since(state.last_call));
   const auto start = std::chrono::steady_clock::now();
   if (!std::exchange(state.step_begun, true)) {
     state.reducer->begin_step();
   }
+  state.micro_begun = true;
   // Without managed accumulation only step() knows which micro batch is last.
-  state.reduced = !state.in_no_sync &&
+  const bool last = !state.in_no_sync &&
       (state.forced_boundary || state.config.managed_gradient_accumulation) &&
       state.is_boundary();
   const at::Tensor mean = loss / state.loss_divisor();
-  state.reducer->begin_backward(state.reduced);
-  (state.config.fp16.enabled ? mean * state.loss_scaler->scale() : mean)
-      .backward();
+  state.reducer->begin_backward(last);
+  try {
+    (state.config.fp16.enabled ? mean * state.loss_scaler->scale() : mean)
+        .backward();
+  } catch (...) {
+    state.forget_gradients();
+    throw;
+  }
+  state.reduced = last;
+  if (state.monitor) {
+    state.loss_sum += loss.item<double>();
+    ++state.losses;
+  }
   add_both(state.clock, "bwd_inner", seconds_since(start));
   const auto reduce_start = std::chrono::steady_clock::now();
   state.reducer->end_backward();
@@ -291,10 +259,10 @@ void Engine::step() {
   if (state.in_no_sync) {
     throw std::logic_error("step() inside no_sync()");
   }
-  const bool boundary = state.is_boundary();
-  if (boundary && !state.step_begun) {
+  if (!state.micro_begun) {
     throw std::logic_error("step() without backward()");
   }
+  const bool boundary = state.is_boundary();
   const auto start = std::chrono::steady_clock::now();
   if (boundary) {
     if (!state.reduced) {
@@ -304,9 +272,14 @@ void Engine::step() {
     state.step_begun = false;
     state.reduced = false;
   }
+  state.micro_begun = false;
   ++state.micro_steps;
   add_both(state.clock, "step", seconds_since(start));
-  print_clocks(state, boundary);
+  report_step(state, boundary);
+  if (boundary) {
+    state.loss_sum = 0;
+    state.losses = 0;
+  }
   state.last_call = std::chrono::steady_clock::now();
 }
 
@@ -394,18 +367,8 @@ int64_t Engine::gradient_accumulation_steps() const {
 }
 
 void Engine::set_train_batch_size(int64_t train_batch_size) {
-  EngineState& state = *state_;
-  config::Config changed = state.config;
-  config::set_train_batch_size(changed, train_batch_size, state.ranks->size());
-  if (!state.layout.whole_gradients &&
-      changed.gradient_accumulation_steps > 1) {
-    throw base::Error(
-        base::ExitCode::config,
-        "this engine has no room to accumulate gradients",
-        "ZeRO stage 2 was begun with gradient_accumulation_steps 1",
-        "begin with gradient_accumulation_steps 2 or more, or with stage 1");
-  }
-  state.config = std::move(changed);
+  config::set_train_batch_size(
+      state_->config, train_batch_size, state_->ranks->size());
 }
 
 void Engine::set_train_micro_batch_size(int64_t micro_batch_size) {

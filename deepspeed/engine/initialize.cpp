@@ -5,6 +5,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/comm/rank_info.h"
+#include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/state.h"
 
 namespace deepspeed {
@@ -22,11 +23,8 @@ void broadcast(const at::Tensor& tensor, comm::ProcessGroup& ranks) {
     return;
   }
   const at::NoGradGuard no_grad;
-  at::Tensor flat = tensor.detach().reshape({-1}).contiguous();
-  if (flat.scalar_type() == at::kBool) {
-    flat = flat.to(at::kByte);
-  }
-  ranks.broadcast(flat, 0)->wait();
+  const at::Tensor flat = tensor.detach().cpu().reshape({-1}).contiguous();
+  ranks.broadcast(flat.view(at::kByte), 0)->wait(); // any dtype
   tensor.detach().copy_(flat.view(tensor.sizes()));
 }
 
@@ -43,7 +41,9 @@ std::vector<NamedParameter> distinct_parameters(torch::nn::Module& module) {
   return parameters;
 }
 
-void check_parameter(const NamedParameter& parameter) {
+void check_parameter(
+    const EngineState& state,
+    const NamedParameter& parameter) {
   if (!at::isFloatingType(parameter.tensor.scalar_type())) {
     throw config_error(
         "parameter " + parameter.name + " is " +
@@ -51,12 +51,34 @@ void check_parameter(const NamedParameter& parameter) {
             ", not a floating type",
         "freeze it (requires_grad_(false)) or make it a buffer");
   }
-  if (!parameter.tensor.device().is_cpu()) {
+  if (parameter.tensor.device() != state.layout.device) {
     throw config_error(
         "parameter " + parameter.name + " is on " +
-            parameter.tensor.device().str() +
-            ", and engines run on the CPU in this version",
-        "call initialize() before the module moves to a GPU");
+            parameter.tensor.device().str() + ", others are on " +
+            state.layout.device.str(),
+        "move the whole module to one device first");
+  }
+}
+
+// A module on a GPU is trained with the optimizer in host memory.
+void choose_device(
+    EngineState& state,
+    const std::vector<std::vector<NamedParameter>>& groups) {
+  for (const auto& group : groups) {
+    for (const NamedParameter& parameter : group) {
+      state.layout.device = parameter.tensor.device();
+    }
+  }
+  const config::OffloadOptimizer& offload =
+      state.config.zero_optimization.offload_optimizer;
+  state.layout.pin_memory = offload.pin_memory;
+  if (!state.layout.device.is_cpu() &&
+      offload.device != config::OffloadDevice::cpu) {
+    throw config_error(
+        "the module is on " + state.layout.device.str() +
+            ", and an optimizer on a GPU is not there yet",
+        "add \"zero_optimization\": {\"stage\": 1, \"offload_optimizer\": "
+        "{\"device\": \"cpu\"}}");
   }
 }
 
@@ -172,16 +194,21 @@ GroupSettings group_settings(
 void build_groups(EngineState& state) {
   std::vector<NamedParameter> rest = distinct_parameters(*state.module);
   auto members = grouped(rest, state.options.param_groups);
+  choose_device(state, members);
   std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers;
   for (size_t i = 0; i < members.size(); ++i) {
-    std::erase_if(members[i], [](const NamedParameter& parameter) {
-      return parameter.tensor.numel() == 0;
+    std::erase_if(members[i], [&](const NamedParameter& parameter) {
+      const bool empty = parameter.tensor.numel() == 0;
+      if (empty) {
+        rest.push_back(parameter);
+      }
+      return empty;
     });
     if (members[i].empty()) {
       continue;
     }
     for (const NamedParameter& parameter : members[i]) {
-      check_parameter(parameter);
+      check_parameter(state, parameter);
       broadcast(parameter.tensor, *state.ranks);
     }
     state.groups.push_back(
@@ -215,7 +242,11 @@ void build_groups(EngineState& state) {
     }
   }
   state.optimizer = std::make_unique<zero::ShardedOptimizer>(
-      state.groups, std::move(optimizers), *state.ranks, state.layout.stage);
+      state.groups,
+      std::move(optimizers),
+      *state.ranks,
+      state.layout.stage,
+      state.config.zero_optimization.allgather_bucket_size);
 }
 
 // A module with fused blocks writes gradients to the slots by itself.
@@ -309,6 +340,14 @@ Engine initialize(
   }
   state->ranks->require_equal("the configuration", print_config(state->config));
   build(*state);
+  agree(*state->ranks, [&] {
+    const config::Config& given = state->config;
+    if (state->ranks->rank() == 0 &&
+        (given.tensorboard.enabled || given.csv_monitor.enabled)) {
+      state->monitor =
+          std::make_unique<Monitor>(given.tensorboard, given.csv_monitor);
+    }
+  });
   return Engine(std::move(state));
 }
 

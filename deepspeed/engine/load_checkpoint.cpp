@@ -248,6 +248,15 @@ void report_changes(const EngineState& state, const ZeroCheckpoint& file) {
       base::log_info(text);
     }
   };
+  const checkpoint::DType of_file = file.topology().dtype;
+  const std::string saved_dtype = config::dtype_name(
+      of_file == checkpoint::DType::float16        ? config::Dtype::fp16
+          : of_file == checkpoint::DType::bfloat16 ? config::Dtype::bf16
+                                                   : config::Dtype::fp32);
+  const std::string dtype = config::dtype_name(state.config.dtype());
+  if (saved_dtype != dtype) {
+    base::log_info("changed: dtype " + saved_dtype + " -> " + dtype);
+  }
   if (file.clip_grad() >= 0) {
     say("gradient_clipping", file.clip_grad(), state.config.gradient_clipping);
   }
@@ -324,7 +333,7 @@ LoadedCheckpoint Engine::load_checkpoint(
   const at::NoGradGuard no_grad;
   load_masters(state, file, optimizer);
   load_rest(state, file);
-  state.step_begun = false;
+  state.forget_gradients();
   if (!options.module_only) {
     state.global_steps = file.global_steps();
     state.skipped_steps = file.skipped_steps();

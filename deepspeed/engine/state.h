@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "deepspeed/engine/engine.h"
+#include "deepspeed/engine/monitor.h"
 #include "deepspeed/engine/wall_clock.h"
 #include "deepspeed/optim/loss_scaler.h"
 #include "deepspeed/optim/lr_scheduler.h"
@@ -48,14 +49,21 @@ struct EngineState {
   bool applied = false; // the last step
 
   bool step_begun = false; // a backward since the last update
+  bool micro_begun = false; // a backward since the last step()
   bool reduced = false; // the last backward was the one that sums
   bool in_no_sync = false;
   std::optional<bool> forced_boundary;
   bool unused_named = false;
 
+  std::unique_ptr<Monitor> monitor; // null: no curves, or not rank 0
+  double loss_sum = 0; // of this step's micro batches, for the curves
+  int64_t losses = 0;
+
   WallClock clock;
   std::chrono::steady_clock::time_point last_call;
 
+  // The step under way begins anew with the next backward.
+  void forget_gradients();
   bool is_boundary() const;
   double loss_divisor() const;
   // What a summed gradient is to be multiplied by, besides the loss scale.

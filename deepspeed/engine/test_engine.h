@@ -2,6 +2,7 @@
 // on several ranks.
 #pragma once
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <torch/nn/functional/loss.h>
@@ -62,6 +63,12 @@ inline std::pair<at::Tensor, at::Tensor> micro_batch(int64_t index) {
   return {x, y};
 }
 
+// The GPU part of libtorch, where it can be loaded: in the ranks, which are
+// forked before.
+inline bool load_cuda() {
+  return ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
+}
+
 // Memory that forked ranks share with the test.
 class SharedDoubles {
  public:
@@ -104,6 +111,8 @@ struct RunPlan {
   std::string save_to; // folder for a checkpoint at the end
   std::string load_from;
   int first_step = 0; // of the data
+  std::string device = "cpu";
+  bool offload = false;
 };
 
 inline std::string config_text(const RunPlan& plan) {
@@ -111,7 +120,8 @@ inline std::string config_text(const RunPlan& plan) {
     "gradient_accumulation_steps": )" +
       std::to_string(plan.accumulation) + ", \"optimizer\": " + plan.optimizer +
       R"(, "zero_optimization": {"stage": )" + std::to_string(plan.stage) +
-      R"(, "reduce_bucket_size": )" + std::to_string(plan.bucket) + "}";
+      R"(, "reduce_bucket_size": )" + std::to_string(plan.bucket) +
+      (plan.offload ? R"(, "offload_optimizer": {"device": "cpu"}})" : "}");
   // A loss scale that does not overflow: all runs make the same steps.
   if (plan.dtype == "fp16") {
     text += R"(, "fp16": {"enabled": true, "initial_scale_power": 8})";
@@ -133,6 +143,10 @@ inline std::vector<double> train(const RunPlan& plan) {
     config::Context context;
     context.world_size = plan.ranks;
     auto module = std::make_shared<SmallModule>();
+    if (plan.device != "cpu") {
+      load_cuda();
+      module->to(at::Device(plan.device));
+    }
     Engine engine = initialize(
         module,
         config::parse_config(config_text(plan), "test", context),
@@ -147,7 +161,9 @@ inline std::vector<double> train(const RunPlan& plan) {
                 plan.ranks +
             info.rank;
         const auto [x, y] = micro_batch(index);
-        const at::Tensor loss = at::mse_loss(module->forward(x), y);
+        const at::Device device(plan.device);
+        const at::Tensor loss =
+            at::mse_loss(module->forward(x.to(device)), y.to(device));
         losses[info.rank * plan.steps + step] +=
             loss.item<double>() / plan.accumulation;
         engine.backward(loss);

@@ -16,6 +16,15 @@ void WallClock::add(const std::string& name, double seconds) {
   seconds_.emplace_back(name, seconds);
 }
 
+double WallClock::seconds(const std::string& name) const {
+  for (const auto& [known, sum] : seconds_) {
+    if (known == name) {
+      return sum;
+    }
+  }
+  return 0;
+}
+
 std::string WallClock::line(const std::vector<std::string>& names) {
   std::string text = "time (ms)";
   for (const std::string& name : names) {

@@ -15,6 +15,8 @@ class WallClock {
  public:
   // Adds to a name.
   void add(const std::string& name, double seconds);
+  // What was added so far; 0 for a name that is not known.
+  double seconds(const std::string& name) const;
   // "time (ms) | fwd: 1.23 | bwd: 4.56" for these names; forgets them.
   std::string line(const std::vector<std::string>& names);
 

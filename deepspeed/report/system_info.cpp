@@ -205,6 +205,10 @@ MemoryInfo memory_info() {
   return info;
 }
 
+uint64_t resident_memory() {
+  return kilobytes(proc_value("/proc/self/status", "VmRSS"));
+}
+
 uint64_t peak_memory() {
   return kilobytes(proc_value("/proc/self/status", "VmHWM"));
 }

@@ -23,6 +23,8 @@ struct MemoryInfo {
 };
 MemoryInfo memory_info();
 
+// What this process has in memory now (VmRSS), in bytes.
+uint64_t resident_memory();
 // The most memory this process has had (VmHWM), in bytes.
 uint64_t peak_memory();
 

@@ -25,14 +25,27 @@ FlatGroup::FlatGroup(
   for (int rank = 0; rank <= ranks; ++rank) {
     bounds_.push_back(padded / ranks * rank);
   }
-  compute_ = layout.ranks->allocate(padded, layout.compute_dtype);
+  allocate(layout, padded);
+  adopt(layout);
+}
+
+void FlatGroup::allocate(const Layout& layout, int64_t padded) {
+  const bool on_gpu = !layout.device.is_cpu();
+  const bool pinned = on_gpu && layout.pin_memory && layout.ranks->size() == 1;
+  const auto host = [&](at::ScalarType dtype) {
+    return pinned
+        ? at::zeros({padded}, at::TensorOptions(dtype).pinned_memory(true))
+        : layout.ranks->allocate(padded, dtype);
+  };
+  compute_ = host(layout.compute_dtype);
+  module_compute_ = on_gpu ? compute_.to(layout.device) : compute_;
   if (layout.whole_gradients) {
-    gradients_ = layout.ranks->allocate(padded, at::kFloat);
+    gradients_ = host(at::kFloat);
+    module_gradients_ = on_gpu ? gradients_.to(layout.device) : gradients_;
     shard_gradient_ = gradients_.narrow(0, shard_.offset, shard_.size);
   } else {
     shard_gradient_ = at::zeros({shard_.size}, at::kFloat);
   }
-  adopt(layout);
 }
 
 void FlatGroup::adopt(const Layout& layout) {
@@ -45,8 +58,11 @@ void FlatGroup::adopt(const Layout& layout) {
       return flat.narrow(0, entry.offset, entry.numel)
           .view(entry.parameter.sizes());
     };
-    const at::Tensor place = view(compute_);
-    place.copy_(entry.parameter);
+    const at::Tensor place = view(module_compute_);
+    view(compute_).copy_(entry.parameter);
+    if (!place.is_cpu()) {
+      place.copy_(entry.parameter);
+    }
     const Overlap own = overlap_of(shard_, entry.offset, entry.numel);
     if (separate && own.numel > 0) {
       master_.narrow(0, own.in_shard, own.numel)
@@ -54,7 +70,7 @@ void FlatGroup::adopt(const Layout& layout) {
               0, own.in_parameter, own.numel));
     }
     if (gradients_.defined()) {
-      entry.slot.grad = view(gradients_);
+      entry.slot.grad = view(module_gradients_);
     }
     entry.parameter.mutable_grad().reset();
     entry.parameter.set_data(place);
@@ -71,6 +87,12 @@ void FlatGroup::refresh_compute() {
   const at::Tensor own = shard_compute();
   if (own.defined()) {
     own.copy_(master_);
+  }
+}
+
+void FlatGroup::push_weights() {
+  if (!module_compute_.is_cpu()) {
+    module_compute_.copy_(compute_);
   }
 }
 

@@ -23,6 +23,10 @@ struct Layout {
   // a place only from its first write until its bucket is reduced.
   bool whole_gradients = true;
   comm::ProcessGroup* ranks = nullptr;
+  // Where the module computes. All that the optimizer needs is in host memory
+  // in any case: on a GPU this is ZeRO-Offload (Ren et al., 2021).
+  at::Device device = at::kCPU;
+  bool pin_memory = true; // page-locked host memory, for one rank with a GPU
 };
 
 // Moves parameters (of any floating dtype) into a flat buffer of the compute
@@ -62,11 +66,15 @@ class FlatGroup {
     return bounds_;
   }
 
-  const at::Tensor& compute() const { // [padded], compute dtype
+  const at::Tensor& compute() const { // [padded], compute dtype, host
     return compute_;
   }
-  const at::Tensor& gradients() const { // [padded], fp32; or undefined
+  const at::Tensor& gradients() const { // [padded], fp32, host; or undefined
     return gradients_;
+  }
+  // Where backward writes: gradients(), or a buffer on the GPU.
+  const at::Tensor& module_gradients() const {
+    return module_gradients_;
   }
   const at::Tensor& master() const { // [shard().size], fp32
     return master_;
@@ -80,8 +88,11 @@ class FlatGroup {
 
   // After master() was loaded.
   void refresh_compute();
+  // After compute() has changed: the module's weights, if they are on a GPU.
+  void push_weights();
 
  private:
+  void allocate(const Layout& layout, int64_t padded);
   void adopt(const Layout& layout);
 
   int64_t numel_ = 0;
@@ -90,7 +101,9 @@ class FlatGroup {
   checkpoint::Shard counted_;
   std::vector<int64_t> bounds_;
   at::Tensor compute_;
+  at::Tensor module_compute_; // compute_, or its copy on the GPU
   at::Tensor gradients_;
+  at::Tensor module_gradients_;
   at::Tensor master_;
   at::Tensor shard_gradient_;
 };

@@ -12,7 +12,9 @@ namespace deepspeed::zero {
 struct GradientReducer::State {
   FlatGroup* group = nullptr;
   Bucket bucket;
-  at::Tensor gradients; // [end - begin], fp32: a view, or only while it lives
+  // [end - begin], fp32, where backward writes: a view, or only while it lives
+  at::Tensor gradients;
+  at::Tensor host; // what is summed: `gradients`, or a copy from the GPU
   at::Tensor wire; // what travels, if that is another tensor
   size_t waiting_for = 0; // parameters without a complete gradient
   std::shared_ptr<comm::Work> work;
@@ -42,8 +44,11 @@ GradientReducer::GradientReducer(
       state->group = groups_[g].get();
       state->bucket = bucket;
       if (layout_.whole_gradients) {
-        state->gradients = state->group->gradients().narrow(
-            0, bucket.begin, bucket.end - bucket.begin);
+        const int64_t numel = bucket.end - bucket.begin;
+        state->gradients = state->group->module_gradients().narrow(
+            0, bucket.begin, numel);
+        state->host =
+            state->group->gradients().narrow(0, bucket.begin, numel);
       }
       buckets_.push_back(std::move(state));
       for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
@@ -95,7 +100,9 @@ void GradientReducer::make_room(State& state) {
     return;
   }
   const Bucket& bucket = state.bucket;
-  state.gradients = at::empty({bucket.end - bucket.begin}, at::kFloat);
+  state.gradients = at::empty(
+      {bucket.end - bucket.begin},
+      at::TensorOptions(at::kFloat).device(layout_.device));
   for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
     flat::FlatEntry& entry = state.group->entries()[i];
     entry.slot.grad =
@@ -150,7 +157,12 @@ void GradientReducer::launch_ready() {
 
 void GradientReducer::launch(State& state) {
   const Bucket& bucket = state.bucket;
-  at::Tensor data = state.gradients;
+  if (!layout_.whole_gradients) {
+    state.host = state.gradients.cpu(); // itself, if it is there already
+  } else if (!layout_.device.is_cpu()) {
+    state.host.copy_(state.gradients);
+  }
+  at::Tensor data = state.host;
   if (options_.predivide != 1) {
     data.mul_(static_cast<float>(1 / options_.predivide));
   }
@@ -177,6 +189,22 @@ void GradientReducer::end_backward() {
 void GradientReducer::reduce_now() {
   begin_backward(true);
   end_backward();
+}
+
+void GradientReducer::abandon_step() noexcept {
+  in_backward_ = false;
+  try {
+    take_finished(true);
+  } catch (const std::exception&) {
+    // The next collective throws it again.
+  }
+  for (const auto& state : buckets_) {
+    state->work.reset();
+    if (!layout_.whole_gradients) {
+      state->gradients.reset();
+      state->host.reset();
+    }
+  }
 }
 
 void GradientReducer::launch_rest() {
@@ -206,7 +234,7 @@ void GradientReducer::finish(State& state) {
   reduce_seconds_ += state.work->seconds();
   state.work.reset();
   if (state.wire.defined()) {
-    state.gradients.copy_(state.wire);
+    state.host.copy_(state.wire);
     state.wire.reset();
   }
   if (layout_.whole_gradients) {
@@ -218,9 +246,10 @@ void GradientReducer::finish(State& state) {
   if (own.numel > 0) {
     state.group->shard_gradient()
         .narrow(0, own.in_shard, own.numel)
-        .copy_(state.gradients.narrow(0, own.in_parameter, own.numel));
+        .copy_(state.host.narrow(0, own.in_parameter, own.numel));
   }
   state.gradients.reset();
+  state.host.reset();
   for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
     state.group->entries()[i].slot.grad.reset();
   }

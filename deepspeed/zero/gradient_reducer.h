@@ -48,6 +48,9 @@ class GradientReducer {
   void end_backward();
   // In place of a last backward pass: sums what the passes so far have left.
   void reduce_now();
+  // After a backward pass that threw, or in place of an update: waits for what
+  // is under way. begin_step() comes next.
+  void abandon_step() noexcept;
   // Returns when shard_gradient() of every group holds the sum.
   void wait();
 

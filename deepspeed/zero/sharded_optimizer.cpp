@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "deepspeed/kernels/adam.h"
+#include "deepspeed/zero/bucket.h"
 
 namespace deepspeed::zero {
 namespace {
@@ -59,11 +60,13 @@ ShardedOptimizer::ShardedOptimizer(
     std::vector<std::unique_ptr<FlatGroup>>& groups,
     std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers,
     comm::ProcessGroup& ranks,
-    int stage)
+    int stage,
+    int64_t gather_size)
     : groups_(groups),
       optimizers_(std::move(optimizers)),
       ranks_(ranks),
-      stage_(stage) {}
+      stage_(stage),
+      gather_size_(gather_size) {}
 
 double ShardedOptimizer::gradient_norm() {
   double own = 0;
@@ -125,14 +128,26 @@ void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
 }
 
 void ShardedOptimizer::gather_weights() {
-  if (stage_ == 0) {
-    return;
-  }
   const at::NoGradGuard no_grad;
+  if (stage_ > 0) {
+    gather_shards();
+  }
+  for (const auto& group : groups_) {
+    group->push_weights();
+  }
+}
+
+void ShardedOptimizer::gather_shards() {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::shared_ptr<comm::Work>> works;
   for (const auto& group : groups_) {
-    works.push_back(ranks_.all_gather(group->compute(), group->bounds()));
+    const int64_t numel = group->compute().numel();
+    for (int64_t begin = 0; begin < numel; begin += gather_size_) {
+      const int64_t end = std::min(begin + gather_size_, numel);
+      works.push_back(ranks_.all_gather(
+          group->compute().narrow(0, begin, end - begin),
+          bounds_inside(group->bounds(), begin, end)));
+    }
   }
   for (const auto& work : works) {
     work->wait();

@@ -21,12 +21,14 @@ std::vector<optim::ShardPiece> pieces_of(
 // All ranks make the same calls in the same order. Not thread-safe.
 class ShardedOptimizer {
  public:
-  // One optimizer for each group. The groups must outlive the object.
+  // One optimizer for each group. The groups must outlive the object. Weights
+  // are gathered `gather_size` elements at a time.
   ShardedOptimizer(
       std::vector<std::unique_ptr<FlatGroup>>& groups,
       std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers,
       comm::ProcessGroup& ranks,
-      int stage);
+      int stage,
+      int64_t gather_size);
 
   // The L2 norm of all reduced gradients, over all ranks and groups. Not finite
   // if one gradient is not. The same bits in every stage.
@@ -55,10 +57,13 @@ class ShardedOptimizer {
   }
 
  private:
+  void gather_shards();
+
   std::vector<std::unique_ptr<FlatGroup>>& groups_;
   std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers_;
   comm::ProcessGroup& ranks_;
   int stage_;
+  int64_t gather_size_;
   double gather_seconds_ = 0;
 };
 

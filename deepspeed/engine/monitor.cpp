@@ -1,0 +1,109 @@
+// Curves of a training run: the blocks "tensorboard" and "csv_monitor".
+#include "deepspeed/engine/monitor.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/report/append_file.h"
+
+namespace deepspeed {
+namespace {
+
+// Python's os.path.join(output_path, job_name).
+std::string make_folder(const char* key, const config::Monitor& monitor) {
+  const std::filesystem::path folder =
+      std::filesystem::path(monitor.output_path) / monitor.job_name;
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    throw base::Error(
+        base::ExitCode::cannot_create,
+        "cannot make the folder " + folder.string() + ": " + error.message(),
+        std::string(key) + ".output_path",
+        "name a folder that you may write to");
+  }
+  return folder.string();
+}
+
+// The shortest text that reads back as the same number.
+std::string text_of(double value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  return {text, end};
+}
+
+} // namespace
+
+Monitor::Monitor(
+    const config::Monitor& tensorboard,
+    const config::Monitor& csv) {
+  if (csv.enabled) {
+    csv_folder_ = make_folder("csv_monitor", csv);
+  }
+  if (tensorboard.enabled) {
+    events_ = std::make_unique<report::EventFile>(
+        make_folder("tensorboard", tensorboard));
+  }
+}
+
+Monitor::~Monitor() {
+  for (const CsvFile& file : csv_files_) {
+    if (file.fd >= 0) {
+      ::close(file.fd);
+    }
+  }
+}
+
+Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
+  for (CsvFile& file : csv_files_) {
+    if (file.name == name) {
+      return file;
+    }
+  }
+  std::string file_name = name;
+  std::replace(file_name.begin(), file_name.end(), '/', '_');
+  std::replace(file_name.begin(), file_name.end(), ' ', '_');
+  CsvFile file{name, csv_folder_ + "/" + file_name + ".csv"};
+  file.fd = ::open(
+      file.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (file.fd < 0) {
+    base::log_warning(
+        "cannot open " + file.path + ": " + std::strerror(errno) +
+        "; training goes on without this file");
+  } else if (::lseek(file.fd, 0, SEEK_END) == 0) {
+    const std::string header = name.substr(name.find_last_of('/') + 1);
+    report::append_or_close(file.fd, file.path, "step," + header + "\r\n");
+  }
+  csv_files_.push_back(std::move(file));
+  return csv_files_.back();
+}
+
+void Monitor::add(const std::string& name, double value, int64_t samples) {
+  if (events_) {
+    events_->add_scalar(name, value, samples);
+  }
+  if (!csv_folder_.empty()) {
+    CsvFile& file = csv_file(name);
+    // Lines end as Python's csv module ends them.
+    report::append_or_close(
+        file.fd,
+        file.path,
+        std::to_string(samples) + "," + text_of(value) + "\r\n");
+  }
+}
+
+void Monitor::flush() {
+  if (events_) {
+    events_->flush();
+  }
+}
+
+} // namespace deepspeed
