@@ -133,7 +133,7 @@ class Checkpoints(DsTest):
         self.as_python_writes_it()
         self.only_newest()
         self.shard.unlink()
-        self.assert_refused(65, self.shard.name)
+        self.assert_refused(65, self.newest, "rank 1 is missing")
 
     def test_no_code_is_run(self):
         self.as_python_writes_it()

@@ -40,6 +40,25 @@ status=0
 build/list_tensors missing.pt 2>error.txt || status=$?
 [ "$status" = 66 ] || fail "a missing file ends with $status, not 66"
 
+# An own module under the installed launcher: two ranks, then one that goes on.
+sharded() { # RANKS STEP
+  "$prefix/bin/deepspeed" --num_gpus "$1" build/train_sharded \
+    examples/circle_config.json circle | tee "sharded_$1.txt"
+  [ "$(cat circle/latest)" = "global_step$2" ] || fail "no checkpoint of step $2"
+  [ "$(ls circle/global_step$2/*_optim_states.pt | wc -l)" = "$1" ] ||
+    fail "not one shard for each of $1 ranks"
+}
+sharded 2 300
+sharded 1 600
+[ "$(awk '{ print $2 }' sharded_1.txt | tr '\n' ' ')" = "400 500 600 " ] ||
+  fail "the second start does not go on after the first"
+last=$(awk '/^step 600 loss/ { print $4 }' sharded_1.txt)
+awk -v loss="$last" 'BEGIN { exit !(loss > 0 && loss < 0.15) }' ||
+  fail "the loss after 600 steps is '$last', not below 0.15"
+"$prefix/bin/zero_to_fp32" circle circle_fp32
+build/list_tensors circle_fp32/pytorch_model.bin | diff tensors.txt - ||
+  fail "zero_to_fp32 gives other tensors"
+
 for program in "$prefix"/bin/*; do
   "$program" --help >/dev/null || fail "$program --help"
 done

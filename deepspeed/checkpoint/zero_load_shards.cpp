@@ -97,6 +97,17 @@ std::vector<std::vector<int64_t>> read_paddings(
   return paddings;
 }
 
+// Shards are numbered from 0 on, so the last ones are missing.
+std::string missing_ranks(int64_t files, int64_t ranks) {
+  if (files >= ranks) {
+    return "";
+  }
+  return files + 1 == ranks
+      ? "; that of rank " + std::to_string(files) + " is missing"
+      : "; those of ranks " + std::to_string(files) + " to " +
+          std::to_string(ranks - 1) + " are missing";
+}
+
 void check_count(const Field& optimizer, const ZeroTag& tag, const Data& data) {
   const Field counts = optimizer.at(kPartitionCount);
   const size_t groups = data.topology.groups.size();
@@ -113,7 +124,8 @@ void check_count(const Field& optimizer, const ZeroTag& tag, const Data& data) {
           base::ExitCode::data,
           "written by " + std::to_string(data.topology.ranks) +
               " ranks in shards of " + std::to_string(count.integer()) +
-              ", but there are " + std::to_string(files) + " shards",
+              ", but there are " + std::to_string(files) + " shards" +
+              missing_ranks(files, data.topology.ranks),
           tag.path,
           "find the missing files, or take another tag");
     }
