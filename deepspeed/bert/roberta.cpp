@@ -244,6 +244,15 @@ std::vector<NamedTensor> RobertaForMaskedLMImpl::state_dict_entries() const {
   return entries;
 }
 
+std::vector<std::pair<std::string, at::Tensor>> RobertaForMaskedLMImpl::
+    state_dict() const {
+  std::vector<std::pair<std::string, at::Tensor>> entries;
+  for (NamedTensor& entry : state_dict_entries()) {
+    entries.emplace_back(std::move(entry.name), std::move(entry.tensor));
+  }
+  return entries;
+}
+
 void RobertaForMaskedLMImpl::bind_gradients(
     const std::function<flat::GradientSlot*(const at::Tensor& parameter)>&
         slot_of) {

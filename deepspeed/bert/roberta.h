@@ -15,6 +15,7 @@
 #include "deepspeed/bert/config.h"
 #include "deepspeed/bert/parameter_tree.h"
 #include "deepspeed/flat/gradient_slot.h"
+#include "deepspeed/flat/state_dict.h"
 
 namespace deepspeed::bert {
 
@@ -43,7 +44,8 @@ struct NamedTensor {
 // Parameters are fp32 when it is made; FlatParameters may move and round them.
 // train() and eval() switch dropout. Not thread-safe.
 class RobertaForMaskedLMImpl : public ParameterTree,
-                               public flat::DirectGradients {
+                               public flat::DirectGradients,
+                               public flat::StateDictSource {
  public:
   // Initial weights are N(0, initializer_range^2), biases 0, LayerNorm 1 and 0,
   // as transformers initializes RobertaModel. Throws Error(config).
@@ -62,6 +64,7 @@ class RobertaForMaskedLMImpl : public ParameterTree,
   // The entries of Python's state_dict(), in its order: parameters(), then the
   // tied decoder weight and bias, which share memory with them.
   std::vector<NamedTensor> state_dict_entries() const;
+  std::vector<std::pair<std::string, at::Tensor>> state_dict() const override;
 
   void bind_gradients(
       const std::function<flat::GradientSlot*(const at::Tensor& parameter)>&

@@ -45,10 +45,9 @@ GradientReducer::GradientReducer(
       state->bucket = bucket;
       if (layout_.whole_gradients) {
         const int64_t numel = bucket.end - bucket.begin;
-        state->gradients = state->group->module_gradients().narrow(
-            0, bucket.begin, numel);
-        state->host =
-            state->group->gradients().narrow(0, bucket.begin, numel);
+        state->gradients =
+            state->group->module_gradients().narrow(0, bucket.begin, numel);
+        state->host = state->group->gradients().narrow(0, bucket.begin, numel);
       }
       buckets_.push_back(std::move(state));
       for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {

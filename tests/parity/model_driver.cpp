@@ -12,8 +12,8 @@
 #include "deepspeed/base/json.h"
 #include "deepspeed/bert/roberta.h"
 #include "deepspeed/checkpoint/torch_file.h"
-#include "deepspeed/optim/adam.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/optim/adam.h"
 #include "deepspeed/pretrain/model_files.h"
 
 using namespace deepspeed;
