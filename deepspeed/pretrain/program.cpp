@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -22,7 +23,7 @@ namespace {
 // to tell of its own. Shorter than the launcher waits for the reason of a
 // failure.
 bool has_to_tell() {
-  constexpr auto kPatience = std::chrono::milliseconds(300);
+  constexpr auto kPatience = std::chrono::milliseconds(450);
   int64_t rank = 0;
   try {
     rank = comm::rank_from_environment().rank;
@@ -64,6 +65,9 @@ int run_training_program(
     Run run(options);
     return train(run);
   };
+  // oneDNN keeps the scratch memory of the last 1,024 shapes it has seen, and
+  // packed batches have new shapes in every step: gigabytes of it in bf16.
+  ::setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16", /*overwrite=*/0);
   return base::run_program([&] {
     try {
       return program();
