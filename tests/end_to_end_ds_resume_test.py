@@ -168,6 +168,7 @@ class Stopped(DsTest):
         self.assert_all_gone()
         self.assertIn(f"Stopped by {word} after step", run.err)
         self.assertNotIn("error", run.err)
+        self.assertEqual(run.err.count("stopping: this step"), 1, run.err)
         [step] = tags_of(folder)
         self.assertEqual(latest(folder), f"global_step{step}")
         self.assertEqual(max(metrics(folder)), step)
