@@ -1,0 +1,350 @@
+// save_checkpoint() and load_checkpoint(): their options, and what goes wrong.
+#include <sys/resource.h>
+
+#include <filesystem>
+
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/engine/test_steps.h"
+
+namespace deepspeed {
+namespace {
+
+using testing::HasSubstr;
+
+// A tied name, a frozen parameter, a buffer of integers.
+struct MixedModule : SmallModule {
+  MixedModule() {
+    alias = register_parameter("alias", tied);
+    frozen = register_parameter("frozen", at::full({3}, 2.5f), false);
+    number = register_buffer("number", at::full({2}, 7, at::kLong));
+  }
+  at::Tensor alias, frozen, number;
+};
+
+// Two groups.
+Engine mixed_engine(
+    const std::shared_ptr<MixedModule>& module,
+    const std::shared_ptr<comm::ProcessGroup>& ranks,
+    const RunPlan& plan) {
+  InitializeOptions options;
+  options.param_groups = {
+      {{module->first, module->tied}, 0.02, {}},
+      {{module->shift, module->unused, module->last}, {}, 0.1}};
+  return make_engine(module, ranks, plan, options);
+}
+
+std::vector<double> values_of(Engine& engine) {
+  std::vector<double> values;
+  for (const auto& [name, tensor] : engine.fp32_parameters()) {
+    const at::Tensor flat = tensor.contiguous().view({-1});
+    for (int64_t i = 0; i < flat.numel(); ++i) {
+      values.push_back(flat.data_ptr<float>()[i]);
+    }
+  }
+  return values;
+}
+
+constexpr int kValues = 35 + 7 + 3 + 49 + 7;
+
+TEST(Checkpoint, GroupsFrozenTiedAndBuffersOverStagesAndRanks) {
+  struct Part {
+    int ranks;
+    int stage;
+  };
+  for (const std::string dtype : {"fp32", "bf16"}) {
+    for (const auto& [from, to] : std::vector<std::pair<Part, Part>>{
+             {{2, 2}, {1, 0}}, {{3, 1}, {2, 2}}, {{1, 0}, {3, 1}}}) {
+      const base::TemporaryFolder folder;
+      SharedDoubles saved(kValues);
+      on_ranks(from.ranks, [&](const auto& ranks) {
+        auto module = std::make_shared<MixedModule>();
+        Engine engine =
+            mixed_engine(module, ranks, {.stage = from.stage, .dtype = dtype});
+        module->number.fill_(11);
+        module->frozen.fill_(-1.5);
+        train_step(engine, *module, 0);
+        train_step(engine, *module, 1);
+        EXPECT_EQ(
+            engine.save_checkpoint(folder.path()),
+            folder.path() + "/global_step2");
+        const auto values = values_of(engine);
+        for (int i = 0; i < kValues && ranks->rank() == 0; ++i) {
+          saved[i] = values[i];
+        }
+      });
+      on_ranks(to.ranks, [&](const auto& ranks) {
+        auto module = std::make_shared<MixedModule>();
+        Engine engine =
+            mixed_engine(module, ranks, {.stage = to.stage, .dtype = dtype});
+        const LoadedCheckpoint loaded = engine.load_checkpoint(folder.path());
+        EXPECT_EQ(loaded.path, folder.path() + "/global_step2");
+        EXPECT_EQ(values_of(engine), saved.all()) << dtype;
+        EXPECT_EQ(module->number[0].item<int64_t>(), 11);
+        EXPECT_EQ(module->frozen[0].item<float>(), -1.5f);
+        EXPECT_EQ(engine.global_steps(), 2);
+        EXPECT_EQ(engine.global_samples(), 2 * 4 * from.ranks);
+        EXPECT_TRUE(module->alias.is_same(module->tied));
+        // In the order of the groups, `tied` comes after the 35 of `first`.
+        EXPECT_EQ(
+            module->tied.view({-1})[0].template item<float>(),
+            at::scalar_tensor(saved[35])
+                .to(module->tied.scalar_type())
+                .template item<float>());
+      });
+    }
+  }
+}
+
+// Saves after two steps: tags "one" and "two".
+void save_two(const std::string& folder, const RunPlan& plan) {
+  on_ranks(plan.ranks, [&](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, plan);
+    SaveOptions options;
+    for (const std::string tag : {"one", "two"}) {
+      train_step(engine, *module, engine.global_steps());
+      options.tag = tag;
+      options.client_state.set("note", tag);
+      engine.save_checkpoint(folder, options);
+    }
+  });
+}
+
+std::string note_of(const LoadedCheckpoint& loaded) {
+  return *loaded.client_state.find("note")->get_if<std::string>();
+}
+
+const char* kWarmup =
+    R"(, "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 9}})";
+
+TEST(Checkpoint, WhatIsLoadedIsAChoice) {
+  for (const int stage : {0, 1, 2}) {
+    const base::TemporaryFolder folder;
+    RunPlan plan{.ranks = 2, .stage = stage};
+    plan.more = kWarmup;
+    save_two(folder.path(), plan);
+    on_ranks(2, [&](const auto& ranks) {
+      const auto load = [&](const LoadOptions& options, auto check) {
+        auto module = std::make_shared<SmallModule>();
+        Engine engine = make_engine(module, ranks, plan);
+        const std::string note =
+            note_of(engine.load_checkpoint(folder.path(), options));
+        check(engine, note);
+        // The next update tells whether the moments are those of the file.
+        train_step(engine, *module, 2);
+        return values_of(engine);
+      };
+      const auto all = load({}, [](Engine& engine, const std::string& note) {
+        EXPECT_EQ(note, "two");
+        EXPECT_EQ(engine.global_steps(), 2);
+        EXPECT_GT(engine.get_lr()[0], 0);
+      });
+      const auto fresh = load(
+          {.optimizer_states = false}, [](Engine& engine, const std::string&) {
+            EXPECT_EQ(engine.global_steps(), 2);
+            EXPECT_GT(engine.get_lr()[0], 0);
+          });
+      EXPECT_NE(all, fresh);
+      load({.lr_scheduler_states = false}, [](Engine& engine, const auto&) {
+        EXPECT_EQ(engine.get_lr()[0], 0);
+      });
+      load({.module_only = true}, [](Engine& engine, const auto&) {
+        EXPECT_EQ(engine.global_steps(), 0);
+        EXPECT_EQ(engine.get_lr()[0], 0);
+      });
+      load({.tag = "one"}, [](Engine& engine, const std::string& note) {
+        EXPECT_EQ(note, "one");
+        EXPECT_EQ(engine.global_steps(), 1);
+      });
+    });
+  }
+}
+
+TEST(Checkpoint, NotBetweenTheMicroBatchesOfAStep) {
+  const base::TemporaryFolder folder;
+  on_ranks(2, [&](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, {.accumulation = 2});
+    engine.backward(loss_of(*module, 0));
+    EXPECT_THROW(engine.save_checkpoint(folder.path()), std::logic_error);
+    engine.step();
+    EXPECT_THROW(engine.save_checkpoint(folder.path()), std::logic_error);
+    engine.backward(loss_of(*module, 1));
+    engine.step();
+    engine.save_checkpoint(folder.path());
+    // Loading forgets a step that has begun.
+    engine.backward(loss_of(*module, 2));
+    engine.load_checkpoint(folder.path());
+    EXPECT_THROW(engine.step(), std::logic_error);
+    train_step(engine, *module, 1);
+    EXPECT_EQ(engine.global_steps(), 2);
+  });
+}
+
+TEST(Checkpoint, KeysOfTheEngineAreNotTheUsers) {
+  const base::TemporaryFolder folder;
+  on_ranks(2, [&](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, {.stage = 1});
+    for (const std::string key : {"module", "optimizer", "ds_config"}) {
+      SaveOptions options;
+      options.client_state.set(key, int64_t{1});
+      const std::string error = comm::error_of(
+          [&] { engine.save_checkpoint(folder.path(), options); });
+      EXPECT_THAT(
+          error, testing::AllOf(testing::StartsWith("64 "), HasSubstr(key)));
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder.path() + "/latest"));
+  });
+}
+
+TEST(Checkpoint, RanksWithDifferentTags) {
+  for (const std::string mode : {"Ignore", "Warn", "Fail"}) {
+    const base::TemporaryFolder folder;
+    on_ranks(2, [&](const auto& ranks) {
+      RunPlan plan{.stage = 1};
+      plan.more = R"(, "checkpoint": {"tag_validation": ")" + mode + R"("})";
+      auto module = std::make_shared<SmallModule>();
+      Engine engine = make_engine(module, ranks, plan);
+      SaveOptions options;
+      options.tag = "tag" + std::to_string(ranks->rank());
+      testing::internal::CaptureStderr();
+      const std::string error = comm::error_of(
+          [&] { engine.save_checkpoint(folder.path(), options); });
+      const std::string said = testing::internal::GetCapturedStderr();
+      const std::string what = "rank 1 saves the tag 'tag1', rank 0 'tag0'";
+      EXPECT_EQ(error, mode == "Fail" ? "78 " + what : "");
+      EXPECT_EQ(
+          said.find(what) != std::string::npos,
+          mode == "Warn" && ranks->rank() == 0);
+      ranks->barrier();
+      EXPECT_EQ(
+          std::filesystem::exists(folder.path() + "/tag0"), mode != "Fail");
+      EXPECT_FALSE(std::filesystem::exists(folder.path() + "/tag1"));
+    });
+  }
+}
+
+TEST(Checkpoint, AFolderThatCannotBeWrittenIsAnErrorOnAllRanks) {
+  const base::TemporaryFolder folder;
+  save_two(folder.path(), {.ranks = 2, .stage = 1});
+  on_ranks(2, [&](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, {.stage = 1});
+    engine.load_checkpoint(folder.path());
+    train_step(engine, *module, 2);
+    // A limit on file sizes that only rank 1 has: its shard does not fit.
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit tight{100, limit.rlim_max};
+    if (ranks->rank() == 1) {
+      ::setrlimit(RLIMIT_FSIZE, &tight);
+    }
+    const std::string error =
+        comm::error_of([&] { engine.save_checkpoint(folder.path()); });
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    EXPECT_THAT(error, testing::StartsWith("74 "));
+    if (ranks->rank() == 0) {
+      EXPECT_THAT(error, HasSubstr("rank 1"));
+    }
+    ranks->barrier();
+    EXPECT_FALSE(std::filesystem::exists(folder.path() + "/global_step3"));
+    auto other = std::make_shared<SmallModule>();
+    Engine resumed = make_engine(other, ranks, {.stage = 1});
+    EXPECT_EQ(note_of(resumed.load_checkpoint(folder.path())), "two");
+    // The engine that could not save goes on, and saves later.
+    engine.save_checkpoint(folder.path());
+    EXPECT_EQ(
+        resumed.load_checkpoint(folder.path()).path,
+        folder.path() + "/global_step3");
+  });
+}
+
+// Another shape, another name.
+struct WideModule : SmallModule {
+  WideModule() {
+    unused.set_data(at::zeros({4}));
+  }
+};
+struct LongModule : SmallModule {
+  LongModule() {
+    extra = register_parameter("extra", at::ones({2}));
+  }
+  at::Tensor extra;
+};
+
+TEST(Checkpoint, AnotherModelOrOptimizerIsNamed) {
+  const base::TemporaryFolder folder;
+  save_two(folder.path(), {.ranks = 2, .stage = 1});
+  on_ranks(2, [&](const auto& ranks) {
+    const auto error_with = [&](std::shared_ptr<SmallModule> module,
+                                const RunPlan& plan,
+                                const LoadOptions& options = {}) {
+      Engine engine = make_engine(module, ranks, plan);
+      const auto before = values_of(engine);
+      const std::string error = comm::error_of(
+          [&] { engine.load_checkpoint(folder.path(), options); });
+      EXPECT_EQ(error.empty(), before != values_of(engine)) << error;
+      return error;
+    };
+    EXPECT_THAT(
+        error_with(std::make_shared<WideModule>(), {.stage = 2}),
+        testing::AllOf(
+            testing::StartsWith("65 'unused' is"),
+            HasSubstr("[3]"),
+            HasSubstr("[4]")));
+    EXPECT_THAT(
+        error_with(std::make_shared<LongModule>(), {}),
+        testing::StartsWith("65 the checkpoint has no tensor 'extra'"));
+    EXPECT_EQ(
+        error_with(
+            std::make_shared<LongModule>(),
+            {},
+            {.module_strict = false, .optimizer_states = false}),
+        "");
+    RunPlan sgd{.stage = 1};
+    sgd.optimizer =
+        R"({"type": "SGD", "params": {"lr": 0.01, "momentum": 0.9}})";
+    EXPECT_THAT(
+        error_with(std::make_shared<SmallModule>(), sgd),
+        testing::AllOf(
+            testing::StartsWith("78 "),
+            HasSubstr("exp_avg"),
+            HasSubstr("momentum_buffer")));
+    EXPECT_EQ(
+        error_with(std::make_shared<SmallModule>(), sgd, {.module_only = true}),
+        "");
+    EXPECT_THAT(
+        error_with(std::make_shared<SmallModule>(), {}, {.tag = "three"}),
+        HasSubstr("three"));
+  });
+}
+
+TEST(Checkpoint, TheConfigurationWinsAndSaysSo) {
+  const base::TemporaryFolder folder;
+  save_two(folder.path(), {.ranks = 1, .stage = 1});
+  on_ranks(1, [&](const auto& ranks) {
+    RunPlan plan{.stage = 1, .dtype = "bf16"};
+    plan.optimizer =
+        R"({"type": "Adam", "params": {"lr": 0.5, "weight_decay": 0.25}})";
+    plan.more = R"(, "gradient_clipping": 3)";
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, plan);
+    testing::internal::CaptureStderr();
+    engine.load_checkpoint(folder.path());
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(engine.get_lr()[0], 0.5);
+    for (const std::string line :
+         {"changed: dtype fp32 -> bf16\n",
+          "changed: gradient_clipping 1 -> 3\n",
+          "changed: param group 0 lr 0.01 -> 0.5\n",
+          "changed: param group 0 weight_decay 0 -> 0.25\n"}) {
+      EXPECT_THAT(said, HasSubstr(line));
+    }
+    EXPECT_THAT(said, testing::Not(HasSubstr("eps")));
+  });
+}
+
+} // namespace
+} // namespace deepspeed
