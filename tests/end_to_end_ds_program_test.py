@@ -209,8 +209,9 @@ class Screens(DsTest):
     def test_every_flag_is_on_the_page(self):
         page = (ROOT / "docs" / "training.md").read_text()
         run = self.run_program("train_bert_ds", "--help")
-        for flag in re.findall(r"(?m)^  --(\w+)", run.out):
-            self.assertIn(f"`{flag}`", page)
+        flags = set(re.findall(r"(?m)^  --(\w+)", run.out)) - {"version"}
+        self.assertGreater(len(flags), 30)
+        self.assertEqual([name for name in flags if f"`{name}`" not in page], [])
 
 
 class OtherLaunchers(DsTest):
