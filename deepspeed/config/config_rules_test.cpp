@@ -329,6 +329,7 @@ const char* const kRefused[] = {
     R"("disable_allgather": true)",
     R"("activation_checkpointing": {"partition_activations": true})",
     R"("activation_checkpointing": {"number_checkpoints": 4})",
+    R"("fp16": {"auto_cast": true})",
     R"("fp16": {"fp16_master_weights_and_grads": true})",
     R"("bf16": {"immediate_grad_update": true})",
     R"("bf16": {"bf16_master_weights_and_grads": true})",
@@ -385,6 +386,7 @@ TEST(Refused, FeaturesMayStandInAFileSwitchedOff) {
 TEST(Refused, HintsThatChangeNothingGiveAWarning) {
   const Config config = parse(with(R"(
       "aio": {"block_size": 1048576},
+      "dataloader_drop_last": true,
       "disable_python_gc": true,
       "timers": {"throughput": {"enabled": false}},
       "vocabulary_size": 50265)"));
@@ -392,6 +394,7 @@ TEST(Refused, HintsThatChangeNothingGiveAWarning) {
       config.warnings,
       testing::UnorderedElementsAre(
           HasSubstr("aio: has no effect"),
+          HasSubstr("dataloader_drop_last: true has no effect"),
           HasSubstr("disable_python_gc: true has no effect"),
           HasSubstr("timers.throughput.enabled: false has no effect"),
           HasSubstr("50265 is no multiple of 8")));

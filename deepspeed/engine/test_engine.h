@@ -3,8 +3,6 @@
 #pragma once
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <torch/nn/functional/loss.h>
 
 #include <string>
@@ -13,6 +11,7 @@
 #include "deepspeed/base/philox.h"
 #include "deepspeed/comm/test_ranks.h"
 #include "deepspeed/engine/engine.h"
+#include "deepspeed/engine/test_shared_doubles.h"
 
 namespace deepspeed {
 
@@ -68,36 +67,6 @@ inline std::pair<at::Tensor, at::Tensor> micro_batch(int64_t index) {
 inline bool load_cuda() {
   return ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
 }
-
-// Memory that forked ranks share with the test.
-class SharedDoubles {
- public:
-  explicit SharedDoubles(int64_t n) : n_(n) {
-    data_ = static_cast<double*>(::mmap(
-        nullptr,
-        n * sizeof(double),
-        PROT_READ | PROT_WRITE,
-        MAP_SHARED | MAP_ANONYMOUS,
-        -1,
-        0));
-  }
-  ~SharedDoubles() {
-    ::munmap(data_, n_ * sizeof(double));
-  }
-  SharedDoubles(const SharedDoubles&) = delete;
-  SharedDoubles& operator=(const SharedDoubles&) = delete;
-
-  double& operator[](int64_t i) {
-    return data_[i];
-  }
-  std::vector<double> all() const {
-    return {data_, data_ + n_};
-  }
-
- private:
-  int64_t n_;
-  double* data_;
-};
 
 struct RunPlan {
   int ranks = 1;
