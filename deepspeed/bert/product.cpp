@@ -4,14 +4,22 @@
 namespace deepspeed::bert {
 namespace {
 
-bool is_half(const at::Tensor& x) {
-  return x.scalar_type() == at::kHalf;
+bool has_bf16_products() {
+  static const bool has =
+      __builtin_cpu_supports("avx512bf16") || __builtin_cpu_supports("amx-bf16");
+  return has;
+}
+
+// Whether products of this dtype are made in fp32.
+bool is_widened(const at::Tensor& x) {
+  return x.scalar_type() == at::kHalf ||
+      (x.scalar_type() == at::kBFloat16 && !has_bf16_products());
 }
 
 } // namespace
 
 at::Tensor widened(const at::Tensor& x) {
-  return is_half(x) ? x.to(at::kFloat) : x;
+  return is_widened(x) ? x.to(at::kFloat) : x;
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
@@ -19,7 +27,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
   if (factor != 1.0f) {
     result.mul_(factor);
   }
-  return is_half(a) ? result.to(at::kHalf) : result;
+  return is_widened(a) ? result.to(a.scalar_type()) : result;
 }
 
 void bias_product_out(
@@ -27,7 +35,7 @@ void bias_product_out(
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
-  if (is_half(a)) {
+  if (is_widened(a)) {
     out.copy_(at::addmm(widened(bias), widened(a), widened(b)));
   } else {
     at::addmm_out(out, bias, a, b);
@@ -35,7 +43,7 @@ void bias_product_out(
 }
 
 void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  if (is_half(sum)) {
+  if (is_widened(sum)) {
     sum.copy_(widened(sum).addmm_(widened(a), widened(b)));
   } else {
     sum.addmm_(a, b);

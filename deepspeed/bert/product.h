@@ -1,15 +1,16 @@
 // Matrix products in the compute dtype.
 //
-// fp16 operands are widened and multiplied in fp32, and the result is rounded
-// once: libtorch's own fp16 product on a CPU without fp16 arithmetic takes 4 to
-// 9 times as long as that in fp32, the conversions up to as long again.
+// Operands in fp16, and in bf16 on a CPU without instructions for it, are
+// widened and multiplied in fp32, and the result is rounded once: libtorch's own
+// product takes 4 to 9 times as long as that in fp32 there, the conversions up
+// to as long again.
 #pragma once
 
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed::bert {
 
-// fp16 as fp32; anything else as it is.
+// As fp32 where products are made in fp32; else as it is.
 at::Tensor widened(const at::Tensor& x);
 
 // a b * factor, in the dtype of a.
