@@ -44,7 +44,7 @@ class Peer:
     def run(self, job):
         self.start()
         # A hang inside DeepSpeed must not hang the tests.
-        timer = threading.Timer(200, self.process.kill)
+        timer = threading.Timer(400, self.process.kill)
         timer.start()
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
@@ -144,7 +144,7 @@ class Sides:
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             for rank in range(ranks)]
         try:
-            outputs = [process.communicate(timeout=100)[0] for process in processes]
+            outputs = [process.communicate(timeout=400)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
