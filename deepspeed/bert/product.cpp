@@ -5,8 +5,8 @@ namespace deepspeed::bert {
 namespace {
 
 bool has_bf16_products() {
-  static const bool has =
-      __builtin_cpu_supports("avx512bf16") || __builtin_cpu_supports("amx-bf16");
+  static const bool has = __builtin_cpu_supports("avx512bf16") ||
+      __builtin_cpu_supports("amx-bf16");
   return has;
 }
 

@@ -1,9 +1,9 @@
 // Matrix products in the compute dtype.
 //
 // Operands in fp16, and in bf16 on a CPU without instructions for it, are
-// widened and multiplied in fp32, and the result is rounded once: libtorch's own
-// product takes 4 to 9 times as long as that in fp32 there, the conversions up
-// to as long again.
+// widened and multiplied in fp32, and the result is rounded once: libtorch's
+// own product takes 4 to 9 times as long as that in fp32 there, the conversions
+// up to as long again.
 #pragma once
 
 #include "deepspeed/flat/torch_headers.h"
