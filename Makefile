@@ -3,7 +3,7 @@ TORCH_ROOT ?= $(CURDIR)/.deps/site/torch
 PEERS := $(or $(PEERS_ROOT),.peers)
 PYTEST := -B -m pytest -q -p no:cacheprovider
 # What differs between transformers 5 (python) and 4 (python4).
-PARITY4 := model checkpoint export
+PARITY4 := model checkpoint export engine_hello
 SECONDS ?= 60
 PREFIX ?= /usr/local
 

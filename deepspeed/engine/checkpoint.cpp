@@ -271,6 +271,17 @@ void add_file(RankFiles& files, std::string name, Value value) {
   files.files.emplace_back(std::move(name), std::move(value));
 }
 
+// DeepSpeed's wrapper around its own Adam keeps flat groups.
+checkpoint::Stage0Layout stage0_layout(const EngineState& state) {
+  const config::Optimizer& optimizer = state.config.optimizer;
+  const bool fused = (optimizer.type == config::OptimizerType::adam ||
+                      optimizer.type == config::OptimizerType::adamw) &&
+      !optimizer.params.torch_adam;
+  return fused && state.config.dtype() != config::Dtype::fp32
+      ? checkpoint::Stage0Layout::flat
+      : checkpoint::Stage0Layout::parameters;
+}
+
 void add_files(
     RankFiles& files,
     const EngineState& state,
@@ -286,7 +297,8 @@ void add_files(
         checkpoint::model_states_value(
             topology,
             model_states(state, client_state, files.tensors),
-            topology.stage == 0 ? &optimizer : nullptr));
+            topology.stage == 0 ? &optimizer : nullptr,
+            stage0_layout(state)));
   }
   if (topology.stage > 0) {
     add_file(

@@ -160,7 +160,7 @@ class Engine {
 };
 
 // Moves the parameters of `module` into the engine's flat buffers, in the
-// compute dtype; floating-point buffers are cast. Rank 0's values go to all
+// compute dtype; buffers keep their dtype. Rank 0's values go to all
 // ranks. The module must not be moved or cast afterwards; build optimizers of
 // your own only on parameters outside the param groups.
 Engine initialize(

@@ -237,9 +237,6 @@ void build_groups(EngineState& state) {
   for (const auto& item : state.module->named_buffers()) {
     at::Tensor buffer = item.value();
     broadcast(buffer, *state.ranks);
-    if (at::isFloatingType(buffer.scalar_type())) {
-      buffer.set_data(buffer.to(state.layout.compute_dtype));
-    }
   }
   state.optimizer = std::make_unique<zero::ShardedOptimizer>(
       state.groups,

@@ -198,6 +198,10 @@ void load_optimizer(EngineState& state, const ZeroCheckpoint& file) {
     for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
       steps = std::max(steps, file.step(entry.name));
     }
+    // torch's SGD counts no steps.
+    if (steps == 0 && !file.state_names().empty()) {
+      steps = file.global_steps() - file.skipped_steps();
+    }
     optimizer.set_steps(steps);
     for (const optim::NamedState& named : optimizer.states()) {
       named.tensor.zero_();

@@ -41,7 +41,7 @@ struct SmallModule : torch::nn::Module {
     at::Tensor h = x.to(first.scalar_type());
     h = at::tanh(at::linear(h, first, shift));
     h = at::tanh(at::linear(h, tied));
-    h = at::tanh(at::linear(h, tied)) * factor;
+    h = at::tanh(at::linear(h, tied)) * factor.to(h.scalar_type());
     return at::linear(h, last).to(at::kFloat);
   }
 
