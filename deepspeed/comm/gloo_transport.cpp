@@ -90,7 +90,11 @@ void GlooTransport::send(
     Messages& messages) {
   if (bytes > 0) {
     std::vector<at::Tensor> tensors{at::from_blob(data, {bytes}, at::kByte)};
-    messages.push_back({peer, gloo_->send(tensors, peer, tag_)});
+    try { // a connection that is broken already fails here
+      messages.push_back({peer, gloo_->send(tensors, peer, tag_)});
+    } catch (const std::exception& error) {
+      fail(peer, "a message to it", error);
+    }
   }
 }
 
@@ -101,7 +105,11 @@ void GlooTransport::receive(
     Messages& messages) {
   if (bytes > 0) {
     std::vector<at::Tensor> tensors{at::from_blob(data, {bytes}, at::kByte)};
-    messages.push_back({peer, gloo_->recv(tensors, peer, tag_)});
+    try {
+      messages.push_back({peer, gloo_->recv(tensors, peer, tag_)});
+    } catch (const std::exception& error) {
+      fail(peer, "a message from it", error);
+    }
   }
 }
 

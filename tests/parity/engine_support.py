@@ -23,7 +23,7 @@ def require():
     """Skips a test file on a machine without DeepSpeed or our programs."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("the Python peers are not installed whole: no deepspeed "
-                    "(tools/peers.sh full)", allow_module_level=True)
+                    "(make peers)", allow_module_level=True)
     if not DRIVER.exists():
         pytest.skip(f"{DRIVER} is not there: make build", allow_module_level=True)
 
