@@ -13,6 +13,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <utility>
 
@@ -201,6 +202,13 @@ std::unique_ptr<Transport> make_gloo_transport(
     std::chrono::milliseconds timeout,
     const Rendezvous& rendezvous) {
   using c10d::ProcessGroupGloo;
+  // Gloo writes to connections that may be closed: that is an error of the
+  // collective, not the end of the process.
+  struct sigaction pipe = {};
+  if (::sigaction(SIGPIPE, nullptr, &pipe) == 0 && pipe.sa_handler == SIG_DFL) {
+    pipe.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &pipe, nullptr);
+  }
   try {
     auto options = ProcessGroupGloo::Options::create(timeout);
     const char* const interface = std::getenv("GLOO_SOCKET_IFNAME");
