@@ -231,7 +231,9 @@ TEST(ZeroExport, NeedsFarLessMemoryThanTheModel) {
       return static_cast<int>((peak_kib() - before) / 1024);
     });
     EXPECT_GE(growth_mib, 0);
+#ifndef __SANITIZE_ADDRESS__ // which keeps freed memory for a while
     EXPECT_LT(growth_mib, 64) << manifest;
+#endif
     RecordProperty(manifest ? "hashes_mib" : "checksums_mib", growth_mib);
   }
   const Value out = load_torch_file(folder.path() + "/out/pytorch_model.bin");
