@@ -159,6 +159,7 @@ TEST(Experiment, ErrorsNameTheFolder) {
 
 // In a child, because the current folder belongs to the whole process.
 TEST(Git, StoresHashAndDiff) {
+  // A user's machine may have no git; `make test` installs it.
   if (!git_output({"--version"})) {
     GTEST_SKIP() << "git is not installed";
   }

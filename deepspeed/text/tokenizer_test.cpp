@@ -421,6 +421,7 @@ TEST(Tokenizer, LoadsAFolderAndSaysWhatIsMissing) {
 // The vectors of transformers and fairseq; the parity test has many more.
 TEST(Tokenizer, RobertaBase) {
   const std::string folder = DS_SOURCE_DIR "/data/roberta-base";
+  // Fetched, not in the repository; `make test` runs `make data` first.
   if (!std::filesystem::exists(folder)) {
     GTEST_SKIP() << folder << " is not there: make data";
   }
