@@ -172,6 +172,14 @@ Json parse_json(
     return parse_json(
         without_trailing_commas(text, options.comments), source, strict);
   }
+  // nlohmann takes a NUL for the end of the text and ignores what follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw Error(
+        ExitCode::data,
+        "not valid JSON: a NUL byte",
+        place(source, text, nul + 1),
+        "");
+  }
   Checker checker(options.max_depth);
   const bool good = Json::sax_parse(
       text,

@@ -41,6 +41,12 @@ TEST(Json, NamesThePlaceOfASyntaxError) {
   EXPECT_NE(report_of("\"\xff\""), "");
 }
 
+TEST(Json, RefusesWhatFollowsANulByte) {
+  using namespace std::string_literals;
+  EXPECT_NE(report_of("7\0{\"a\": 1}"s).find("NUL byte"), std::string::npos);
+  EXPECT_NE(report_of("{}\n\0"s).find("x.json:2:1"), std::string::npos);
+}
+
 TEST(Json, RefusesNumbersBeyondADouble) {
   EXPECT_EQ(
       report_of("[\n1e400]"),

@@ -156,6 +156,9 @@ def main():
     torch.distributed.all_gather_object(
         peaks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     answer(peak_memory_bytes=peaks)
+    # Gloo's threads must not outlive the interpreter: it aborts then, now and then.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
