@@ -23,7 +23,7 @@ RankInfo read(const Variables& variables) {
 }
 
 // The error message that these variables give.
-std::string error_of(const Variables& variables) {
+std::string rank_error(const Variables& variables) {
   try {
     read(variables);
   } catch (const base::Error& error) {
@@ -134,7 +134,7 @@ TEST(RankInfo, OpenMpiDerivesThePort) {
 
 TEST(RankInfo, MpiOverHostsNeedsAnAddress) {
   const Variables hosts = with(open_mpi(), {{"OMPI_COMM_WORLD_SIZE", "4"}});
-  EXPECT_THAT(error_of(hosts), HasSubstr("MASTER_ADDR is not set"));
+  EXPECT_THAT(rank_error(hosts), HasSubstr("MASTER_ADDR is not set"));
   EXPECT_EQ(read(with(hosts, {{"MASTER_ADDR", "n1"}})).master_addr, "n1");
 }
 
@@ -144,7 +144,7 @@ TEST(RankInfo, Mpich) {
       {"PMI_SIZE", "3"},
       {"MPI_LOCALRANKID", "0"},
       {"MPI_LOCALNRANKS", "3"}};
-  EXPECT_THAT(error_of(variables), HasSubstr("MASTER_PORT is not set"));
+  EXPECT_THAT(rank_error(variables), HasSubstr("MASTER_PORT is not set"));
   EXPECT_EQ(read(with(variables, {{"MASTER_PORT", "9"}})).world_size, 3);
 }
 
@@ -169,7 +169,7 @@ TEST(RankInfo, Slurm) {
   EXPECT_EQ(read(with(slurm(), {{"SLURM_NODEID", "1"}})).local_world_size, 2);
   for (const char* list : {"", "x", "2(x", "2(x3", "2(x3),", "2(x3)1"}) {
     EXPECT_THAT(
-        error_of(with(slurm(), {{"SLURM_STEP_TASKS_PER_NODE", list}})),
+        rank_error(with(slurm(), {{"SLURM_STEP_TASKS_PER_NODE", list}})),
         HasSubstr("SLURM_STEP_TASKS_PER_NODE"))
         << list;
   }
@@ -177,7 +177,7 @@ TEST(RankInfo, Slurm) {
 
 TEST(RankInfo, ContradictionsNameTheVariables) {
   const auto fails = [](const Variables& changes, const std::string& text) {
-    EXPECT_THAT(error_of(with(torchrun(), changes)), HasSubstr(text));
+    EXPECT_THAT(rank_error(with(torchrun(), changes)), HasSubstr(text));
   };
   fails({{"RANK", ""}}, "WORLD_SIZE is set, but RANK is not");
   fails({{"WORLD_SIZE", ""}}, "RANK is set, but WORLD_SIZE is not");

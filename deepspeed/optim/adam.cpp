@@ -5,12 +5,11 @@
 #include <cmath>
 
 #include "deepspeed/kernels/adam.h"
+#include "deepspeed/optim/grain.h"
 
 namespace deepspeed::optim {
 namespace {
 
-// Elements per thread below which another thread does not pay.
-constexpr int64_t kGrain = 1 << 16;
 
 } // namespace
 

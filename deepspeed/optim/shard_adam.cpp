@@ -1,12 +1,11 @@
 // Adam and AdamW on one shard.
 #include "deepspeed/kernels/adam.h"
+#include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
 namespace deepspeed::optim {
 namespace {
 
-// Elements per thread below which another thread does not pay.
-constexpr int64_t kGrain = 1 << 16;
 // Of a step whose bias corrections are exactly 1: beta^step is 0.
 constexpr int64_t kNoBiasCorrection = int64_t{1} << 60;
 

@@ -2,12 +2,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
 namespace deepspeed::optim {
 namespace {
 
-constexpr int64_t kGrain = 1 << 16;
 constexpr int64_t kNormBlock = 16384; // a sum of fixed blocks, in order
 
 class ShardLamb : public ShardOptimizer {

@@ -1,10 +1,9 @@
 // Stochastic gradient descent with momentum on one shard.
+#include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
 namespace deepspeed::optim {
 namespace {
-
-constexpr int64_t kGrain = 1 << 16;
 
 class ShardSgd : public ShardOptimizer {
  public:
