@@ -8,10 +8,7 @@
 #include "deepspeed/optim/grain.h"
 
 namespace deepspeed::optim {
-namespace {
-
-
-} // namespace
+namespace {} // namespace
 
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
     : parameters_(parameters),
