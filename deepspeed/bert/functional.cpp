@@ -5,8 +5,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "deepspeed/base/bfloat16.h"
-#include "deepspeed/base/float16.h"
+#include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/product.h"
 #include "deepspeed/kernels/column_sum.h"
 #include "deepspeed/kernels/convert.h"
@@ -22,38 +21,6 @@ namespace {
 constexpr int64_t kRowGrain = 32;
 // Columns per thread: whole cache lines of fp32.
 constexpr int64_t kColumnGrain = 64;
-
-// The elements of a tensor as the kernels take them; null if it is undefined.
-template <typename T>
-T* data(const at::Tensor& tensor) {
-  if (!tensor.defined()) {
-    return nullptr;
-  }
-  if constexpr (std::is_same_v<T, base::BFloat16>) {
-    return reinterpret_cast<T*>(tensor.data_ptr<at::BFloat16>());
-  } else if constexpr (std::is_same_v<T, base::Float16>) {
-    return reinterpret_cast<T*>(tensor.data_ptr<at::Half>());
-  } else {
-    return tensor.data_ptr<T>();
-  }
-}
-
-// Calls function(float{}), function(base::BFloat16{}) or
-// function(base::Float16{}) by the tensor's dtype.
-template <typename Function>
-void dispatch(const at::Tensor& tensor, Function&& function) {
-  if (tensor.scalar_type() == at::kBFloat16) {
-    function(base::BFloat16{});
-  } else if (tensor.scalar_type() == at::kHalf) {
-    function(base::Float16{});
-  } else {
-    TORCH_CHECK_VALUE(
-        tensor.scalar_type() == at::kFloat,
-        "the fast implementation computes in fp32, bf16 and fp16, but got ",
-        tensor.scalar_type());
-    function(float{});
-  }
-}
 
 // Cuts [0, n) into ranges for the threads of libtorch.
 template <typename Function>
@@ -250,16 +217,7 @@ void weight_gradient(
     const GradientTarget& target,
     float factor) {
   at::Tensor grad = target.grad;
-  const at::Tensor rows = widened(dy).t();
-  const at::Tensor columns = factor == 1.0f ? widened(x) : widened(x) * factor;
-  if (columns.scalar_type() != grad.scalar_type()) {
-    const at::Tensor product = at::mm(rows, columns);
-    target.add ? grad.add_(product) : grad.copy_(product);
-  } else if (target.add) {
-    grad.addmm_(rows, columns);
-  } else {
-    at::mm_out(grad, rows, columns);
-  }
+  product_into(grad, dy.t(), x, factor, target.add);
 }
 
 AttentionOutputs attention(const AttentionInputs& inputs) {

@@ -1,6 +1,9 @@
 // Matrix products in the compute dtype.
 #include "deepspeed/bert/product.h"
 
+#include "deepspeed/bert/dispatch.h"
+#include "deepspeed/kernels/matmul.h"
+
 namespace deepspeed::bert {
 namespace {
 
@@ -10,24 +13,78 @@ bool has_bf16_products() {
   return has;
 }
 
-// Whether products of this dtype are made in fp32.
-bool is_widened(const at::Tensor& x) {
+bool is_ours(const at::Tensor& x) {
   return x.scalar_type() == at::kHalf ||
       (x.scalar_type() == at::kBFloat16 && !has_bf16_products());
 }
 
-} // namespace
-
-at::Tensor widened(const at::Tensor& x) {
-  return is_widened(x) ? x.to(at::kFloat) : x;
+// kernels::matmul takes matrices with one stride of 1.
+at::Tensor as_operand(const at::Tensor& x) {
+  return x.stride(0) == 1 || x.stride(1) == 1 ? x : x.contiguous();
 }
 
+template <typename T>
+kernels::MatmulOperand<T> operand(const at::Tensor& x) {
+  return {data<T>(x), x.stride(0), x.stride(1)};
+}
+
+template <typename T, typename Out>
+void run(kernels::Matmul<T, Out>& args) {
+  const kernels::MatmulBlocks blocks =
+      kernels::matmul_blocks(args.rows, args.columns, at::get_num_threads());
+  at::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
+    kernels::matmul(args, blocks, begin, end);
+  });
+}
+
+struct Extras {
+  float scale = 1.0f;
+  at::Tensor bias; // may be undefined
+  bool accumulate = false;
+};
+
+// The product by kernels::matmul.
+void multiply(
+    at::Tensor& out,
+    const at::Tensor& a,
+    const at::Tensor& b,
+    const Extras& extras) {
+  const at::Tensor left = as_operand(a);
+  const at::Tensor right = as_operand(b);
+  const auto fill =
+      [&]<typename T, typename Out>(kernels::Matmul<T, Out> args) {
+        args.rows = left.size(0);
+        args.columns = right.size(1);
+        args.depth = left.size(1);
+        args.left = operand<T>(left);
+        args.right = operand<T>(right);
+        args.scale = extras.scale;
+        args.bias = data<T>(extras.bias);
+        args.accumulate = extras.accumulate;
+        args.out = data<Out>(out);
+        args.out_row = out.stride(0);
+        run(args);
+      };
+  dispatch(left, [&](auto t) {
+    using T = decltype(t);
+    if (out.scalar_type() == at::kFloat) {
+      fill(kernels::Matmul<T, float>());
+    } else {
+      fill(kernels::Matmul<T, T>());
+    }
+  });
+}
+
+} // namespace
+
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
-  at::Tensor result = at::mm(widened(a), widened(b));
-  if (factor != 1.0f) {
-    result.mul_(factor);
+  if (is_ours(a)) {
+    at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
+    multiply(result, a, b, {.scale = factor});
+    return result;
   }
-  return is_widened(a) ? result.to(a.scalar_type()) : result;
+  at::Tensor result = at::mm(a, b);
+  return factor == 1.0f ? result : result.mul_(factor);
 }
 
 void bias_product_out(
@@ -35,18 +92,32 @@ void bias_product_out(
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
-  if (is_widened(a)) {
-    out.copy_(at::addmm(widened(bias), widened(a), widened(b)));
+  if (is_ours(a)) {
+    multiply(out, a, b, {.bias = bias});
   } else {
     at::addmm_out(out, bias, a, b);
   }
 }
 
 void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  if (is_widened(sum)) {
-    sum.copy_(widened(sum).addmm_(widened(a), widened(b)));
+  product_into(sum, a, b, 1.0f, true);
+}
+
+void product_into(
+    at::Tensor& out,
+    const at::Tensor& a,
+    const at::Tensor& b,
+    float factor,
+    bool add) {
+  if (is_ours(a)) {
+    multiply(out, a, b, {.scale = factor, .accumulate = add});
+  } else if (out.scalar_type() != a.scalar_type()) {
+    const at::Tensor result = product(a, factor == 1.0f ? b : b * factor);
+    add ? out.add_(result) : out.copy_(result);
+  } else if (add) {
+    out.addmm_(a, b, 1.0f, factor);
   } else {
-    sum.addmm_(a, b);
+    at::mm_out(out, a, factor == 1.0f ? b : b * factor);
   }
 }
 

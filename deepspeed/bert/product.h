@@ -1,22 +1,19 @@
 // Matrix products in the compute dtype.
 //
-// Operands in fp16, and in bf16 on a CPU without instructions for it, are
-// widened and multiplied in fp32, and the result is rounded once: libtorch's
-// own product takes 4 to 9 times as long as that in fp32 there, the conversions
-// up to as long again.
+// fp32, and bf16 on a CPU with instructions for it: libtorch's product. fp16,
+// and bf16 on other CPUs: kernels::matmul, which widens while it packs, sums in
+// fp32 and rounds once (libtorch's own product takes 4 to 9 times as long
+// there).
 #pragma once
 
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed::bert {
 
-// As fp32 where products are made in fp32; else as it is.
-at::Tensor widened(const at::Tensor& x);
-
 // a b * factor, in the dtype of a.
 at::Tensor product(
     const at::Tensor& a, // [rows, inner]
-    const at::Tensor& b, // [inner, columns]
+    const at::Tensor& b, // [inner, columns], in the dtype of a
     float factor = 1.0f);
 
 // out = bias + a b; `out` may be a slice of columns.
@@ -28,5 +25,14 @@ void bias_product_out(
 
 // sum += a b
 void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+
+// out = factor * a b, or out += factor * a b; `out` may be fp32 whatever the
+// dtype of a and b.
+void product_into(
+    at::Tensor& out,
+    const at::Tensor& a,
+    const at::Tensor& b,
+    float factor,
+    bool add);
 
 } // namespace deepspeed::bert

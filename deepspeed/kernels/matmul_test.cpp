@@ -1,0 +1,161 @@
+// Products against sums in double precision, on every instruction set.
+#include "deepspeed/kernels/matmul.h"
+
+#include <limits>
+
+#include "deepspeed/kernels/test_support.h"
+
+namespace deepspeed::kernels {
+namespace {
+
+struct Shape {
+  int64_t rows, columns, depth;
+};
+
+// Around the sizes of tiles, blocks and parts of the depth.
+const std::vector<Shape> kShapes = {
+    {1, 1, 1},
+    {3, 5, 2},
+    {12, 32, 256},
+    {13, 33, 257},
+    {25, 48, 600},
+    {7, 700, 31},
+    {300, 20, 40},
+    {5, 9, 0}};
+
+template <typename T, typename Out>
+struct Problem {
+  Problem(Shape shape, bool left_turned, bool right_turned) : size(shape) {
+    const auto [rows, columns, depth] = shape;
+    left = random_array<T>(rows * depth, 1);
+    right = random_array<T>(depth * columns, 2);
+    bias = random_array<T>(columns, 3);
+    before = random_array<Out>(rows * (columns + 3), 4);
+    args.rows = rows;
+    args.columns = columns;
+    args.depth = depth;
+    args.left = {left.data(), depth, 1};
+    if (left_turned) {
+      args.left = {left.data(), 1, rows};
+    }
+    args.right = {right.data(), columns, 1};
+    if (right_turned) {
+      args.right = {right.data(), 1, depth};
+    }
+    args.out_row = columns + 3;
+  }
+
+  std::vector<Out> run(int64_t threads) {
+    std::vector<Out> out = before;
+    args.out = out.data();
+    const MatmulBlocks blocks = matmul_blocks(size.rows, size.columns, threads);
+    for (int64_t block = 0; block < blocks.count; ++block) {
+      matmul(args, blocks, block, block + 1);
+    }
+    return out;
+  }
+
+  // What lies between the rows stays as it was.
+  std::vector<double> expected() const {
+    std::vector<double> out = doubles(before);
+    for (int64_t i = 0; i < size.rows; ++i) {
+      for (int64_t j = 0; j < size.columns; ++j) {
+        double sum = 0;
+        for (int64_t k = 0; k < size.depth; ++k) {
+          sum += double(float(at(args.left, i, k))) *
+              double(float(at(args.right, k, j)));
+        }
+        double& to = out[i * args.out_row + j];
+        to = (args.accumulate ? to : 0.0) + args.scale * sum +
+            (args.bias != nullptr ? float(bias[j]) : 0.0f);
+      }
+    }
+    return out;
+  }
+
+  static T at(const MatmulOperand<T>& x, int64_t i, int64_t j) {
+    return x.data[i * x.row + j * x.column];
+  }
+
+  Shape size;
+  std::vector<T> left, right, bias;
+  std::vector<Out> before;
+  Matmul<T, Out> args;
+};
+
+template <typename T, typename Out>
+void check_all_layouts() {
+  for (const Shape& shape : kShapes) {
+    for (const int layout : {0, 1, 2, 3}) {
+      SCOPED_TRACE(
+          testing::Message() << shape.rows << " " << shape.columns << " "
+                             << shape.depth << " " << layout);
+      Problem<T, Out> problem(shape, layout & 1, layout & 2);
+      const double magnitude = 1.0 + std::sqrt(double(shape.depth));
+      expect_near(problem.run(1), problem.expected(), 2e-6, magnitude);
+      problem.args.scale = 0.37f;
+      problem.args.bias = problem.bias.data();
+      expect_near(problem.run(2), problem.expected(), 2e-6, magnitude);
+      problem.args.bias = nullptr;
+      problem.args.accumulate = true;
+      expect_near(problem.run(1), problem.expected(), 2e-6, magnitude);
+    }
+  }
+}
+
+TEST(Matmul, EqualsTheSumInDoublePrecision) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    check_all_layouts<T, T>();
+    if constexpr (!std::is_same_v<T, float>) {
+      check_all_layouts<T, float>();
+    }
+  });
+}
+
+TEST(Matmul, DoesNotDependOnTheNumberOfThreads) {
+  for_each_isa([] {
+    Problem<float, float> problem({130, 530, 700}, false, true);
+    const std::vector<float> once = problem.run(1);
+    for (const int64_t threads : {2, 3, 16}) {
+      EXPECT_EQ(problem.run(threads), once);
+    }
+  });
+}
+
+TEST(Matmul, PassesOnWhatIsNotFinite) {
+  for_each_isa([] {
+    Problem<float, float> problem({13, 33, 20}, false, false);
+    problem.left[2 * 20 + 7] = std::numeric_limits<float>::quiet_NaN();
+    problem.left[3 * 20 + 7] = std::numeric_limits<float>::infinity();
+    const std::vector<float> out = problem.run(1);
+    for (int64_t i = 0; i < 13; ++i) {
+      for (int64_t j = 0; j < 33; ++j) {
+        const float x = out[i * 36 + j];
+        EXPECT_EQ(std::isnan(x), i == 2);
+        EXPECT_EQ(std::isinf(x), i == 3);
+      }
+    }
+  });
+}
+
+TEST(Matmul, GivesEveryThreadABlock) {
+  for (const Shape& shape :
+       {Shape{800, 768, 256},
+        {118, 50265, 256},
+        {118, 256, 50265},
+        {50265, 256, 118},
+        {1000, 1000, 1000}}) {
+    for (const int64_t threads : {1, 2, 3, 4}) {
+      const MatmulBlocks blocks =
+          matmul_blocks(shape.rows, shape.columns, threads);
+      EXPECT_GE(blocks.count, threads);
+      EXPECT_EQ(blocks.block_rows % 12, 0);
+      EXPECT_EQ(blocks.block_columns % 32, 0);
+    }
+  }
+  EXPECT_EQ(matmul_blocks(1, 1, 8).count, 1);
+}
+
+} // namespace
+} // namespace deepspeed::kernels
