@@ -129,7 +129,7 @@ TEST(SharedMemoryFailures, DifferentCollectivesAreNamed) {
         AllOf(
             StartsWith("70 ranks do not agree"),
             HasSubstr("rank 0 calls barrier"),
-            HasSubstr("rank 1 calls reduce_scatter of 100000 Float")));
+            HasSubstr("rank 1 calls all_reduce of 100000 Float")));
   });
   ranks.expect_success();
 }

@@ -54,6 +54,9 @@ class GlooTransport : public Transport {
   void barrier() override;
 
  private:
+  int size() const override {
+    return size_;
+  }
   using Messages = std::vector<Message>;
   void send(std::byte* data, int64_t bytes, int peer, Messages& messages);
   void receive(std::byte* data, int64_t bytes, int peer, Messages& messages);

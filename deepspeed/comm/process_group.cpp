@@ -120,9 +120,7 @@ ProcessGroup::~ProcessGroup() = default;
 std::shared_ptr<Work> ProcessGroup::all_reduce(at::Tensor data, ReduceOp op) {
   const Buffer buffer = summable(data, "all_reduce");
   return queue_.push([this, data = std::move(data), buffer, op] {
-    const std::vector<int64_t> bounds = even_bounds(buffer.numel, size_);
-    transport_->reduce_scatter(buffer, bounds, op);
-    transport_->all_gather(buffer, bounds);
+    transport_->all_reduce(buffer, op);
   });
 }
 

@@ -25,10 +25,12 @@ namespace deepspeed::comm {
 namespace {
 
 constexpr size_t kHalfBytes = size_t{1} << 20; // stays in the cache
+constexpr int64_t kPieceBytes = 32 << 10; // is written while it is in the cache
 constexpr size_t kHeaderBytes = 4096;
 constexpr int64_t kAlignment = 64; // of the pieces in the staging area
 
 enum class Operation : int32_t {
+  all_reduce,
   reduce_scatter,
   all_gather,
   broadcast,
@@ -37,8 +39,13 @@ enum class Operation : int32_t {
 };
 
 const char* name_of(Operation operation) {
-  constexpr std::array<const char*, 5> kNames{
-      "reduce_scatter", "all_gather", "broadcast", "barrier", "allocate"};
+  constexpr std::array<const char*, 6> kNames{
+      "all_reduce",
+      "reduce_scatter",
+      "all_gather",
+      "broadcast",
+      "barrier",
+      "allocate"};
   const auto index = static_cast<size_t>(operation);
   return index < kNames.size() ? kNames[index] : "unknown collective";
 }
@@ -100,6 +107,7 @@ class SharedMemoryTransport : public Transport {
   std::string name() const override {
     return "shared memory";
   }
+  void all_reduce(const Buffer& data, ReduceOp op) override;
   void reduce_scatter(
       const Buffer& data,
       std::span<const int64_t> bounds,
@@ -110,7 +118,7 @@ class SharedMemoryTransport : public Transport {
   at::Tensor allocate(int64_t numel, at::ScalarType dtype) override;
 
  private:
-  int size() const {
+  int size() const override {
     return static_cast<int>(segments_[0].size());
   }
   static std::vector<RankCounter*> counters(const Segments& segments);
@@ -197,6 +205,36 @@ int64_t SharedMemoryTransport::piece_length(const Buffer& data, int pieces)
   const int64_t bytes =
       static_cast<int64_t>(kHalfBytes) / pieces / kAlignment * kAlignment;
   return std::max<int64_t>(bytes, kAlignment) / data.element_size();
+}
+
+// Each rank reduces its part and writes it into the memory of all: nobody else
+// reads that part.
+void SharedMemoryTransport::all_reduce(const Buffer& data, ReduceOp op) {
+  Call call{Operation::all_reduce};
+  call.argument = static_cast<int64_t>(op);
+  begin(call, data);
+  const std::vector<std::byte*> shared = shared_data();
+  if (shared.empty()) {
+    Transport::all_reduce(data, op);
+    return;
+  }
+  const std::vector<int64_t> bounds = even_bounds(data.numel, size());
+  const int64_t element = data.element_size();
+  const int64_t length = kPieceBytes / element;
+  std::vector<const std::byte*> inputs(size());
+  for (int64_t i = bounds[rank_]; i < bounds[rank_ + 1]; i += length) {
+    const int64_t numel = std::min(length, bounds[rank_ + 1] - i);
+    for (int rank = 0; rank < size(); ++rank) {
+      inputs[rank] = shared[rank] + i * element;
+    }
+    reduce(inputs, numel, data.dtype, op, data.at(i));
+    for (int rank = 0; rank < size(); ++rank) {
+      if (rank != rank_) {
+        std::memcpy(shared[rank] + i * element, data.at(i), numel * element);
+      }
+    }
+  }
+  sync_.meet("all_reduce");
 }
 
 void SharedMemoryTransport::reduce_scatter(

@@ -42,6 +42,11 @@ class SingleTransport : public Transport {
   void all_gather(const Buffer&, std::span<const int64_t>) override {}
   void broadcast(const Buffer&, int) override {}
   void barrier() override {}
+
+ protected:
+  int size() const override {
+    return 1;
+  }
 };
 
 } // namespace
@@ -96,6 +101,12 @@ void reduce(
           "",
           "");
   }
+}
+
+void Transport::all_reduce(const Buffer& data, ReduceOp op) {
+  const std::vector<int64_t> bounds = even_bounds(data.numel, size());
+  reduce_scatter(data, bounds, op);
+  all_gather(data, bounds);
 }
 
 at::Tensor Transport::allocate(int64_t numel, at::ScalarType dtype) {

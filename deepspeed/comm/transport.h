@@ -62,6 +62,7 @@ class Transport {
   virtual ~Transport() = default;
 
   virtual std::string name() const = 0;
+  virtual void all_reduce(const Buffer& data, ReduceOp op);
   virtual void reduce_scatter(
       const Buffer& data,
       std::span<const int64_t> bounds,
@@ -72,6 +73,9 @@ class Transport {
   virtual void broadcast(const Buffer& data, int root) = 0;
   virtual void barrier() = 0;
   virtual at::Tensor allocate(int64_t numel, at::ScalarType dtype);
+
+ protected:
+  virtual int size() const = 0;
 };
 
 // For one rank.
