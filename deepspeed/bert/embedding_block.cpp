@@ -1,6 +1,8 @@
 // The embedding of RoBERTa as one block.
 #include "deepspeed/bert/embedding_block.h"
 
+#include <algorithm>
+
 #include "deepspeed/bert/functional.h"
 
 namespace deepspeed::bert {
@@ -28,11 +30,17 @@ class Embedding : public Block {
   at::Tensor backward(
       const at::Tensor& output_gradient,
       flat::GradientOutputs& gradients) override {
+    flat::RowGradients* late = gradients.late_rows(kWordEmbeddings);
+    std::vector<int32_t> places;
+    const GradientTarget word = late == nullptr
+        ? gradients.take(kWordEmbeddings)
+        : make_rows(*late, places);
     embedding_backward(
         inputs_,
         output_gradient.contiguous(),
         saved_,
-        {gradients.take(kWordEmbeddings),
+        {word,
+         late == nullptr ? batch_->packed().ids.data() : places.data(),
          gradients.take(kPositionEmbeddings),
          gradients.take(kTokenTypeEmbeddings),
          gradients.take(kEmbeddingNormWeight),
@@ -41,6 +49,24 @@ class Embedding : public Block {
   }
 
  private:
+  // A row of zeros for each word of the batch; places[t] is that of token t.
+  GradientTarget make_rows(
+      flat::RowGradients& late,
+      std::vector<int32_t>& places) const {
+    const std::vector<int32_t>& ids = batch_->packed().ids;
+    std::vector<int32_t> words(ids);
+    std::sort(words.begin(), words.end());
+    words.erase(std::unique(words.begin(), words.end()), words.end());
+    for (const int32_t id : ids) {
+      const auto word = std::lower_bound(words.begin(), words.end(), id);
+      places.push_back(static_cast<int32_t>(word - words.begin()));
+    }
+    late.rows.assign(words.begin(), words.end());
+    late.values = at::zeros(
+        {static_cast<int64_t>(words.size()), inputs_.word.size(1)}, at::kFloat);
+    return {late.values, /*add=*/true};
+  }
+
   const std::shared_ptr<const Batch> batch_;
   EmbeddingInputs inputs_;
   SavedNorm saved_;

@@ -334,7 +334,7 @@ void embedding_backward(
     kernels::EmbeddingBackward<T> args;
     args.tokens = tokens;
     args.hidden = dsum.size(1);
-    args.ids = packed.ids.data();
+    args.ids = targets.word_rows;
     args.positions = packed.positions.data();
     args.d = data<T>(dsum);
     args.dword = data<float>(targets.word.grad);

@@ -98,7 +98,9 @@ struct EmbeddingInputs {
 at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved);
 
 struct EmbeddingTargets {
-  GradientTarget word, position, type, gamma, beta;
+  GradientTarget word;
+  const int32_t* word_rows = nullptr; // [t], of `word`
+  GradientTarget position, type, gamma, beta;
 };
 void embedding_backward(
     const EmbeddingInputs& inputs,

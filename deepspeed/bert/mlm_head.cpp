@@ -44,6 +44,7 @@ class MlmHead : public Block {
     bias_gradient(logit_gradients_, gradients.take(kDecoderBias), factor);
     weight_gradient(
         logit_gradients_, normed_, gradients.take(kDecoderWeight), factor);
+    gradients.dense_is_complete(kDecoderWeight);
     const at::Tensor dnormed =
         product(logit_gradients_, parameter(kDecoderWeight), factor);
     logit_gradients_.reset();

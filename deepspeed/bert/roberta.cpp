@@ -270,6 +270,10 @@ void RobertaForMaskedLMImpl::bind_gradients(
     bind(layer);
   }
   bind(head_);
+  // The head gives all rows a gradient, then the embedding those of its words.
+  if (flat::GradientSlot* word = embeddings_.slots[kWordEmbeddings]) {
+    word->rows_come_last = true;
+  }
 }
 
 } // namespace deepspeed::bert

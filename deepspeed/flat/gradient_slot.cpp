@@ -12,6 +12,12 @@ GradientSlot::Target GradientSlot::take() {
   return {grad, !std::exchange(fresh, false)};
 }
 
+void GradientSlot::dense_is_complete() {
+  if (on_dense) {
+    on_dense();
+  }
+}
+
 void GradientSlot::collect(const at::Tensor& parameter) {
   at::Tensor& left = parameter.mutable_grad();
   if (!left.defined()) {
@@ -44,6 +50,17 @@ GradientOutputs::Target GradientOutputs::take(size_t parameter) {
     return {results_[parameter], false};
   }
   return slot->take();
+}
+
+void GradientOutputs::dense_is_complete(size_t parameter) {
+  if (slots_[parameter] != nullptr) {
+    slots_[parameter]->dense_is_complete();
+  }
+}
+
+RowGradients* GradientOutputs::late_rows(size_t parameter) {
+  GradientSlot* slot = slots_[parameter];
+  return slot == nullptr ? nullptr : slot->late_rows();
 }
 
 } // namespace deepspeed::flat

@@ -2,10 +2,18 @@
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed::flat {
+
+// Gradients of some rows of a matrix, beside its dense gradient.
+struct RowGradients {
+  std::vector<int64_t> rows; // ascending, each once
+  at::Tensor values; // [rows, columns], fp32
+};
 
 // The place of one parameter's gradient in the flat gradient buffer.
 //
@@ -19,12 +27,26 @@ struct GradientSlot {
   // for slots that always have their place.
   std::function<void()> make_room;
 
+  // The last writers have gradients for a few rows only, and ask late_rows()
+  // first: an embedding that is tied to the output layer. Set by the module.
+  bool rows_come_last = false;
+  // Called by dense_is_complete(); empty where nobody wants to know.
+  std::function<void()> on_dense;
+  // Set by on_dense: the dense gradient is on its way, rows go here.
+  std::optional<RowGradients> late;
+
   struct Target {
     at::Tensor grad;
     bool add = false; // false: overwrite
   };
   // To be called by each writer, once for each backward pass.
   Target take();
+  // By the writer after which only rows come in this backward pass.
+  void dense_is_complete();
+  // Where rows go; null: they are added to take(), as all gradients.
+  RowGradients* late_rows() {
+    return late ? &*late : nullptr;
+  }
   // Moves a gradient that autograd left in parameter.grad() here.
   void collect(const at::Tensor& parameter);
 };
@@ -57,6 +79,9 @@ class GradientOutputs {
   using Target = GradientSlot::Target;
   // To be called once for each parameter that gets a gradient in this pass.
   Target take(size_t parameter);
+  // GradientSlot's, for a parameter that is bound; else nothing, and null.
+  void dense_is_complete(size_t parameter);
+  RowGradients* late_rows(size_t parameter);
   // One tensor for each parameter; undefined where a slot holds the gradient.
   std::vector<at::Tensor>& results() {
     return results_;

@@ -17,10 +17,12 @@ struct Bucket {
 
 // Cuts a flat buffer whose parameters have these sizes into buckets of at most
 // `bucket_size` elements, but at least one parameter. Backward reaches the last
-// parameters first, so the first bucket is the one at the end of the buffer.
+// parameters first, so the first bucket is the one at the end of the buffer;
+// before it come the `early` entries (ascending), each a bucket of its own.
 std::vector<Bucket> cut_into_buckets(
     std::span<const int64_t> numels,
-    int64_t bucket_size);
+    int64_t bucket_size,
+    std::span<const size_t> early = {});
 
 // The bounds of all ranks' shards inside [begin, end), counted from `begin`:
 // what a reduce-scatter of that range needs.

@@ -32,6 +32,18 @@ TEST(Bucket, NamesItsEntries) {
   EXPECT_EQ(buckets[2].last_entry, 0u);
 }
 
+TEST(Bucket, EarlyEntriesComeFirstAndAlone) {
+  const std::vector<size_t> early{1};
+  const auto buckets =
+      cut_into_buckets(std::vector<int64_t>{5, 3, 4, 2}, 100, early);
+  ASSERT_EQ(buckets.size(), 3u);
+  EXPECT_EQ(buckets[0].begin, 5);
+  EXPECT_EQ(buckets[0].end, 8);
+  EXPECT_EQ(buckets[1].begin, 8); // not across the early one
+  EXPECT_EQ(buckets[1].end, 14);
+  EXPECT_EQ(buckets[2].begin, 0);
+}
+
 TEST(Bucket, BoundsOfShardsInsideARange) {
   const std::vector<int64_t> bounds{0, 10, 20, 30};
   EXPECT_EQ(bounds_inside(bounds, 5, 25), (std::vector<int64_t>{0, 5, 15, 20}));

@@ -5,9 +5,18 @@
 #include <torch/csrc/autograd/utils/lambda_post_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <chrono>
+#include <numeric>
 
 namespace deepspeed::zero {
+namespace {
+
+// Elements: a layer or two. What is still to be summed when backward ends is
+// the last bucket; the bits of a sum do not depend on its bucket.
+constexpr int64_t kOverlappedBucket = 1 << 20;
+
+} // namespace
 
 struct GradientReducer::State {
   FlatGroup* group = nullptr;
@@ -35,11 +44,17 @@ GradientReducer::GradientReducer(
   // Backward reaches the last group first.
   for (size_t g = groups_.size(); g-- > 0;) {
     std::vector<int64_t> numels;
+    std::vector<size_t> early;
     for (const flat::FlatEntry& entry : groups_[g]->entries()) {
+      if (entry.slot.rows_come_last && is_overlapped()) {
+        early.push_back(numels.size());
+      }
       numels.push_back(entry.numel);
     }
-    for (const Bucket& bucket :
-         cut_into_buckets(numels, options_.bucket_size)) {
+    const int64_t most = is_overlapped()
+        ? std::min(options_.bucket_size, kOverlappedBucket)
+        : options_.bucket_size;
+    for (const Bucket& bucket : cut_into_buckets(numels, most, early)) {
       auto state = std::make_unique<State>();
       state->group = groups_[g].get();
       state->bucket = bucket;
@@ -64,6 +79,7 @@ GradientReducer::~GradientReducer() {
   for (const auto& state : buckets_) {
     for (flat::FlatEntry& entry : state->group->entries()) {
       entry.slot.make_room = nullptr;
+      entry.slot.on_dense = nullptr;
     }
     try {
       if (state->work) {
@@ -79,6 +95,10 @@ void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
   if (!layout_.whole_gradients) {
     entry.slot.make_room = [this, bucket] { make_room(*buckets_[bucket]); };
   }
+  if (entry.slot.rows_come_last && is_overlapped()) {
+    entry.slot.on_dense = [this, bucket, &entry] { on_dense(bucket, entry); };
+    rows_.push_back({buckets_[bucket]->group, &entry});
+  }
   // A node that runs once in a backward pass, when every use of the parameter
   // has contributed: to parameter.grad(), or straight to the slot.
   Hook hook;
@@ -92,6 +112,10 @@ void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
             return outputs;
           }));
   hooks_.push_back(std::move(hook));
+}
+
+bool GradientReducer::is_overlapped() const {
+  return options_.overlap && ranks_.size() > 1;
 }
 
 void GradientReducer::make_room(State& state) {
@@ -114,6 +138,7 @@ void GradientReducer::begin_step() {
   for (const auto& group : groups_) {
     for (flat::FlatEntry& entry : group->entries()) {
       entry.slot.fresh = true;
+      entry.slot.late.reset();
       entry.parameter.mutable_grad().reset();
     }
   }
@@ -138,11 +163,25 @@ void GradientReducer::on_gradient(size_t bucket, flat::FlatEntry& entry) {
     return; // somebody else's backward pass: leave parameter.grad() to him
   }
   const at::NoGradGuard no_grad;
+  if (entry.slot.late) {
+    return; // launched by on_dense()
+  }
   entry.slot.collect(entry.parameter);
   --buckets_[bucket]->waiting_for;
   if (last_ && options_.overlap) {
     launch_ready();
   }
+}
+
+// The dense gradient goes ahead; rows that follow are summed in wait().
+void GradientReducer::on_dense(size_t bucket, flat::FlatEntry& entry) {
+  if (!in_backward_ || !last_) {
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  entry.slot.late.emplace();
+  --buckets_[bucket]->waiting_for;
+  launch_ready();
 }
 
 void GradientReducer::launch_ready() {
@@ -254,10 +293,57 @@ void GradientReducer::finish(State& state) {
   }
 }
 
+// The sum over the ranks, in their order, of the rows that came after the dense
+// gradient. Every rank takes part, also one whose rows went with the dense one.
+void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
+  const flat::RowGradients own = entry.slot.late.value_or(flat::RowGradients());
+  const int64_t columns = entry.parameter.size(-1);
+  at::Tensor values =
+      own.values.defined() ? own.values : at::empty({0, columns});
+  if (options_.predivide != 1) {
+    values = values * static_cast<float>(1 / options_.predivide);
+  }
+  const auto count = static_cast<int64_t>(own.rows.size());
+  std::vector<int64_t> each(ranks_.size() + 1);
+  std::iota(each.begin(), each.end(), 0);
+  at::Tensor counts = at::full({ranks_.size()}, count, at::kLong);
+  ranks_.all_gather(counts, each)->wait();
+  std::vector<int64_t> bounds{0};
+  std::vector<int64_t> value_bounds{0};
+  for (int rank = 0; rank < ranks_.size(); ++rank) {
+    bounds.push_back(bounds.back() + counts[rank].item<int64_t>());
+    value_bounds.push_back(bounds.back() * columns);
+  }
+  at::Tensor rows = at::empty({bounds.back()}, at::kLong);
+  at::Tensor all = at::empty({value_bounds.back()}, options_.wire_dtype);
+  const int64_t begin = bounds[ranks_.rank()];
+  std::copy(own.rows.begin(), own.rows.end(), rows.data_ptr<int64_t>() + begin);
+  all.narrow(0, begin * columns, count * columns).copy_(values.flatten());
+  ranks_.all_gather(rows, bounds)->wait();
+  ranks_.all_gather(all, value_bounds)->wait();
+  all = all.to(at::kFloat);
+  for (int64_t i = 0; i < bounds.back(); ++i) {
+    const checkpoint::Overlap part = checkpoint::overlap_of(
+        group.shard(),
+        entry.offset + rows.data_ptr<int64_t>()[i] * columns,
+        columns);
+    if (part.numel > 0) {
+      group.shard_gradient()
+          .narrow(0, part.in_shard, part.numel)
+          .add_(all.narrow(0, i * columns + part.in_parameter, part.numel));
+    }
+  }
+}
+
 void GradientReducer::wait() {
   const at::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   take_finished(true);
+  if (last_) {
+    for (const auto& [group, entry] : rows_) {
+      add_rows(*group, *entry);
+    }
+  }
   exposed_seconds_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();

@@ -11,8 +11,9 @@
 namespace deepspeed::zero {
 
 struct ReducerOptions {
-  int64_t bucket_size = 500'000'000; // elements
-  bool overlap = true; // false: all buckets go after backward
+  int64_t bucket_size = 500'000'000; // elements at most
+  // Buckets are kept small, and go while backward runs; false: after it.
+  bool overlap = true;
   bool reduce_scatter = true; // false: all-reduce in every stage
   // Contributions are rounded to this dtype before they are summed.
   at::ScalarType wire_dtype = at::kFloat;
@@ -70,15 +71,19 @@ class GradientReducer {
   struct State; // of one bucket
   struct Hook;
 
+  // Whether sums are made while backward runs.
+  bool is_overlapped() const;
   void watch(size_t bucket, flat::FlatEntry& entry);
   void make_room(State& state);
   void on_gradient(size_t bucket, flat::FlatEntry& entry);
+  void on_dense(size_t bucket, flat::FlatEntry& entry);
   void launch_ready();
   void launch_rest();
   void launch(State& state);
   // Buckets whose reduction is done; `all`: waits for the rest too.
   void take_finished(bool all);
   void finish(State& state);
+  void add_rows(FlatGroup& group, flat::FlatEntry& entry);
 
   std::vector<std::unique_ptr<FlatGroup>>& groups_;
   comm::ProcessGroup& ranks_;
@@ -86,6 +91,8 @@ class GradientReducer {
   ReducerOptions options_;
   std::vector<std::unique_ptr<State>> buckets_;
   std::vector<Hook> hooks_;
+  // Whose rows come after the dense gradient.
+  std::vector<std::pair<FlatGroup*, flat::FlatEntry*>> rows_;
   std::vector<std::string> unused_;
   size_t next_ = 0; // bucket to launch
   size_t finished_ = 0; // buckets before this one are done

@@ -1,0 +1,117 @@
+// Rows that come after the dense gradient are summed as if they were part of
+// it, in every stage, whatever the ranks have.
+#include "deepspeed/zero/gradient_reducer.h"
+
+#include "deepspeed/comm/test_ranks.h"
+
+namespace deepspeed::zero {
+namespace {
+
+constexpr int64_t kRows = 7;
+constexpr int64_t kColumns = 5;
+constexpr int64_t kOther = 11;
+
+struct Case {
+  int stage = 0;
+  int ranks = 2;
+  at::ScalarType wire = at::kFloat;
+  bool late = true; // else the rows are written into the dense gradient
+  bool all_ranks = true; // else rank 0 has no dense gradient and no rows
+};
+
+at::Tensor ramp(int64_t rows, int64_t columns, double scale) {
+  return (at::arange(rows * columns, at::kFloat) * scale).view({rows, columns});
+}
+
+// One backward pass of one rank; the gradient that the shards hold, together.
+at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
+  const auto ranks = comm::make_process_group(info);
+  Layout layout;
+  layout.stage = plan.stage;
+  layout.whole_gradients = plan.stage < 2;
+  layout.ranks = ranks.get();
+  std::vector<std::unique_ptr<FlatGroup>> groups;
+  groups.push_back(std::make_unique<FlatGroup>(
+      std::vector<NamedParameter>{
+          {"table", at::zeros({kRows, kColumns}).requires_grad_()},
+          {"other", at::zeros({kOther}).requires_grad_()}},
+      layout));
+  flat::FlatEntry& table = groups[0]->entries()[0];
+  flat::FlatEntry& other = groups[0]->entries()[1];
+  table.slot.rows_come_last = plan.late;
+  GradientReducer reducer(groups, *ranks, layout, {.wire_dtype = plan.wire});
+  reducer.begin_step();
+  reducer.begin_backward(/*last=*/true);
+  other.slot.take().grad.fill_(info.rank + 1.0f);
+  if (plan.all_ranks || info.rank != 0) {
+    const at::Tensor dense = table.slot.take().grad;
+    dense.copy_(ramp(kRows, kColumns, info.rank + 1.0));
+    table.slot.dense_is_complete();
+    const std::vector<int64_t> rows = {1, 2 + info.rank};
+    const at::Tensor values = ramp(2, kColumns, 0.5 * (info.rank + 1.0));
+    flat::RowGradients* late = table.slot.late_rows();
+    EXPECT_EQ(late != nullptr, plan.late);
+    if (late != nullptr) {
+      *late = {rows, values};
+    } else {
+      at::Tensor(dense).index_add_(0, at::tensor(rows, at::kLong), values);
+    }
+  }
+  reducer.end_backward();
+  reducer.wait();
+  at::Tensor whole = at::zeros({groups[0]->bounds().back()});
+  const checkpoint::Shard& own = groups[0]->shard();
+  whole.narrow(0, own.offset, own.size).copy_(groups[0]->shard_gradient());
+  if (plan.stage > 0) {
+    ranks->all_gather(whole, groups[0]->bounds())->wait();
+  }
+  return whole.narrow(0, 0, kRows * kColumns + kOther).clone();
+}
+
+at::Tensor expected(const Case& plan) {
+  at::Tensor table = at::zeros({kRows, kColumns});
+  double other = 0;
+  for (int rank = 0; rank < plan.ranks; ++rank) {
+    other += rank + 1;
+    if (plan.all_ranks || rank != 0) {
+      table.add_(ramp(kRows, kColumns, rank + 1.0));
+      const std::vector<int64_t> rows = {1, 2 + rank};
+      table.index_add_(
+          0,
+          at::tensor(rows, at::kLong),
+          ramp(2, kColumns, 0.5 * (rank + 1.0)));
+    }
+  }
+  return at::cat({table.flatten(), at::full({kOther}, other)});
+}
+
+void check(const Case& plan) {
+  comm::Ranks ranks(plan.ranks, [&](const comm::RankInfo& info) {
+    EXPECT_TRUE(at::equal(reduced(plan, info), expected(plan)))
+        << "stage " << plan.stage;
+  });
+  ranks.expect_success();
+}
+
+// Small whole numbers and halves: exact in every order and in bfloat16.
+TEST(LateRows, AreAddedInEveryStage) {
+  for (const int stage : {0, 1, 2}) {
+    for (const int ranks : {2, 3}) {
+      check({.stage = stage, .ranks = ranks});
+      check({.stage = stage, .ranks = ranks, .late = false});
+    }
+  }
+}
+
+TEST(LateRows, TravelInTheWireDtype) {
+  check({.stage = 1, .wire = at::kBFloat16});
+}
+
+TEST(LateRows, ARankMayHaveNone) {
+  for (const int stage : {0, 1, 2}) {
+    check({.stage = stage, .all_ranks = false});
+  }
+}
+
+} // namespace
+} // namespace deepspeed::zero
