@@ -32,6 +32,7 @@ struct BlockFunction : public torch::autograd::Function<BlockFunction> {
     const auto capsule = context->saved_data["block"].toCapsule();
     auto& holder = static_cast<BlockHolder&>(*capsule);
     const BlockParameters& parameters = *holder.parameters;
+    const base::Span span(parameters.pass("backward"));
     TORCH_CHECK(
         holder.block != nullptr, "backward through a block a second time");
     flat::GradientOutputs gradients(parameters.slots, parameters.tensors);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "deepspeed/base/trace.h"
 #include "deepspeed/flat/gradient_slot.h"
 
 namespace deepspeed::bert {
@@ -27,6 +28,12 @@ class Block {
 struct BlockParameters {
   std::vector<at::Tensor> tensors;
   std::vector<flat::GradientSlot*> slots; // all null until bound
+  // What a profile calls its passes: {"", "layer", 3}.
+  base::SpanName name;
+
+  base::SpanName pass(const char* forward_or_backward) const {
+    return {forward_or_backward, name.of, name.index};
+  }
 };
 
 // Runs block.forward() and, while gradients are recorded, makes it one node of

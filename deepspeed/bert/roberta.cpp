@@ -27,6 +27,8 @@ RobertaForMaskedLMImpl::RobertaForMaskedLMImpl(const RobertaOptions& options)
     add_layer(i);
   }
   add_pooler_and_head();
+  embeddings_.name.of = "embedding";
+  head_.name.of = "head";
 }
 
 at::Tensor RobertaForMaskedLMImpl::add_normal(
@@ -88,6 +90,7 @@ void RobertaForMaskedLMImpl::add_layer(int64_t index) {
   linear("output.dense", h, f);
   norm("output.LayerNorm");
   TORCH_INTERNAL_ASSERT(layer.tensors.size() == kLayerParameters);
+  layer.name = {"", "layer", index};
   layers_.push_back(std::move(layer));
 }
 
@@ -143,15 +146,20 @@ at::Tensor RobertaForMaskedLMImpl::encode(
   const bool fast = options_.implementation == Implementation::fast;
   const auto eps = static_cast<float>(c.layer_norm_eps);
   const reference::Site site{*batch, c.layer_norm_eps};
-  at::Tensor x = fast
-      ? apply_block(
-            {},
-            embeddings_,
-            make_embedding(
-                {&embeddings_, batch, eps, make_dropout(kEmbeddingSite)}))
-      : reference::embedding(
-            site, embeddings_.tensors, make_dropout(kEmbeddingSite));
+  at::Tensor x;
+  {
+    const base::Span span(embeddings_.pass("forward"));
+    x = fast
+        ? apply_block(
+              {},
+              embeddings_,
+              make_embedding(
+                  {&embeddings_, batch, eps, make_dropout(kEmbeddingSite)}))
+        : reference::embedding(
+              site, embeddings_.tensors, make_dropout(kEmbeddingSite));
+  }
   for (size_t i = 0; i < layers_.size(); ++i) {
+    const base::Span span(layers_[i].pass("forward"));
     const kernels::Dropout attention = make_dropout(layer_site(i, 0));
     const kernels::Dropout attention_output = make_dropout(layer_site(i, 1));
     const kernels::Dropout output = make_dropout(layer_site(i, 2));
@@ -179,6 +187,7 @@ at::Tensor RobertaForMaskedLMImpl::encode(
 
 at::Tensor RobertaForMaskedLMImpl::forward(std::shared_ptr<const Batch> batch) {
   const at::Tensor x = encode(batch, is_training());
+  const base::Span span(head_.pass("forward"));
   const auto eps = static_cast<float>(options_.config.layer_norm_eps);
   if (options_.implementation == Implementation::fast) {
     return apply_block(x, head_, make_mlm_head({&head_, batch, eps}));

@@ -117,35 +117,43 @@ ProcessGroup::ProcessGroup(
 
 ProcessGroup::~ProcessGroup() = default;
 
-std::shared_ptr<Work> ProcessGroup::all_reduce(at::Tensor data, ReduceOp op) {
+std::shared_ptr<Work> ProcessGroup::all_reduce(
+    at::Tensor data,
+    ReduceOp op,
+    base::SpanName name) {
   const Buffer buffer = summable(data, "all_reduce");
-  return queue_.push([this, data = std::move(data), buffer, op] {
+  auto task = [this, data = std::move(data), buffer, op] {
     transport_->all_reduce(buffer, op);
-  });
+  };
+  return queue_.push(std::move(task), name);
 }
 
 std::shared_ptr<Work> ProcessGroup::reduce_scatter(
     at::Tensor data,
-    std::span<const int64_t> bounds) {
+    std::span<const int64_t> bounds,
+    base::SpanName name) {
   const Buffer buffer = summable(data, "reduce_scatter");
-  return queue_.push([this,
-                      data = std::move(data),
-                      buffer,
-                      ranges = checked(bounds, buffer, size_)] {
+  auto task = [this,
+               data = std::move(data),
+               buffer,
+               ranges = checked(bounds, buffer, size_)] {
     transport_->reduce_scatter(buffer, ranges, ReduceOp::sum);
-  });
+  };
+  return queue_.push(std::move(task), name);
 }
 
 std::shared_ptr<Work> ProcessGroup::all_gather(
     at::Tensor data,
-    std::span<const int64_t> bounds) {
+    std::span<const int64_t> bounds,
+    base::SpanName name) {
   const Buffer buffer = buffer_of(data, "all_gather");
-  return queue_.push([this,
-                      data = std::move(data),
-                      buffer,
-                      ranges = checked(bounds, buffer, size_)] {
+  auto task = [this,
+               data = std::move(data),
+               buffer,
+               ranges = checked(bounds, buffer, size_)] {
     transport_->all_gather(buffer, ranges);
-  });
+  };
+  return queue_.push(std::move(task), name);
 }
 
 std::shared_ptr<Work> ProcessGroup::broadcast(at::Tensor data, int root) {
@@ -153,13 +161,15 @@ std::shared_ptr<Work> ProcessGroup::broadcast(at::Tensor data, int root) {
   if (root < 0 || root >= size_) {
     throw std::invalid_argument("broadcast: root is not a rank");
   }
-  return queue_.push([this, data = std::move(data), buffer, root] {
-    transport_->broadcast(buffer, root);
-  });
+  return queue_.push(
+      [this, data = std::move(data), buffer, root] {
+        transport_->broadcast(buffer, root);
+      },
+      {"broadcast"});
 }
 
 void ProcessGroup::barrier() {
-  queue_.push([this] { transport_->barrier(); })->wait();
+  queue_.push([this] { transport_->barrier(); }, {"barrier"})->wait();
 }
 
 std::vector<std::string> ProcessGroup::all_gather_text(std::string_view text) {

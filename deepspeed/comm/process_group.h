@@ -42,6 +42,8 @@ struct ProcessGroupOptions {
 // bits of a result depend neither on the transport, nor on where ranges are
 // cut. A maximum is NaN when any value is.
 //
+// `name` is what a profile calls a collective.
+//
 // Collectives run one after the other, in the order of the calls, on one thread
 // of the group; the calls may come from any one thread at a time. After one has
 // failed the group is broken: that collective and every later one throws the
@@ -69,20 +71,25 @@ class ProcessGroup {
   }
 
   // In place: every rank gets the reduction of all.
-  std::shared_ptr<Work> all_reduce(at::Tensor data, ReduceOp op);
+  std::shared_ptr<Work> all_reduce(
+      at::Tensor data,
+      ReduceOp op,
+      base::SpanName name = {"all-reduce"});
 
   // In place. `bounds` are size() + 1 ascending offsets into `data`: rank r
   // gets the sum over [bounds[r], bounds[r + 1]) there. What lies outside that
   // range keeps the values of this rank.
   std::shared_ptr<Work> reduce_scatter(
       at::Tensor data,
-      std::span<const int64_t> bounds);
+      std::span<const int64_t> bounds,
+      base::SpanName name = {"reduce-scatter"});
 
   // In place: the range [bounds[r], bounds[r + 1]) of rank r is copied to every
   // rank. What lies outside of all ranges stays.
   std::shared_ptr<Work> all_gather(
       at::Tensor data,
-      std::span<const int64_t> bounds);
+      std::span<const int64_t> bounds,
+      base::SpanName name = {"all-gather"});
 
   std::shared_ptr<Work> broadcast(at::Tensor data, int root);
 

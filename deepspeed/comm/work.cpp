@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/trace.h"
 
 namespace deepspeed::comm {
 
@@ -52,17 +53,20 @@ WorkQueue::~WorkQueue() {
   thread_.join();
 }
 
-std::shared_ptr<Work> WorkQueue::push(std::function<void()> task) {
+std::shared_ptr<Work> WorkQueue::push(
+    std::function<void()> task,
+    base::SpanName name) {
   auto work = std::make_shared<Work>();
   {
     const std::lock_guard lock(mutex_);
-    entries_.push_back({std::move(task), work});
+    entries_.push_back({std::move(task), work, name});
   }
   entries_changed_.notify_one();
   return work;
 }
 
 void WorkQueue::run() {
+  base::name_this_thread("communication");
   std::unique_lock lock(mutex_);
   while (true) {
     entries_changed_.wait(lock, [&] { return stopping_ || !entries_.empty(); });
@@ -76,6 +80,7 @@ void WorkQueue::run() {
     const auto start = std::chrono::steady_clock::now();
     if (!error) {
       try {
+        const base::Span span(entry.name);
         entry.task();
       } catch (...) {
         error = std::current_exception();

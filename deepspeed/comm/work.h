@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "deepspeed/base/trace.h"
+
 namespace deepspeed::comm {
 
 // One collective under way. Thread-safe.
@@ -44,12 +46,16 @@ class WorkQueue {
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
-  std::shared_ptr<Work> push(std::function<void()> task);
+  // `name` is what a profile calls the task.
+  std::shared_ptr<Work> push(
+      std::function<void()> task,
+      base::SpanName name = {"exchange"});
 
  private:
   struct Entry {
     std::function<void()> task;
     std::shared_ptr<Work> work;
+    base::SpanName name;
   };
   void run();
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deepspeed/base/trace.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 
@@ -25,6 +26,7 @@ Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
 }
 
 void Adam::step(double learning_rate, double gradient_scale) {
+  const base::Span span({"update"});
   last_learning_rate_ = learning_rate;
   // Parameters that stand side by side and have seen as many updates are
   // updated together.
@@ -84,6 +86,7 @@ void Adam::update(
 }
 
 double gradient_norm(const flat::FlatParameters& parameters, double scale) {
+  const base::Span span({"gradient norm"});
   const float* gradients = parameters.gradients().data_ptr<float>();
   double total = 0;
   for (const flat::FlatRange& range : parameters.ranges_with_gradient()) {

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "deepspeed/base/trace.h"
+
 namespace deepspeed::text {
 
 Prefetcher::Prefetcher(Make make, uint64_t first, size_t depth)
@@ -18,6 +20,7 @@ Prefetcher::Prefetcher(Make make, uint64_t first, size_t depth)
 Prefetcher::~Prefetcher() = default; // ~jthread asks to stop, and joins
 
 void Prefetcher::run(const std::stop_token& stop) {
+  base::name_this_thread("prefetch");
   std::unique_lock lock(mutex_);
   while (changed_.wait(lock, stop, [this] { return ready_.size() < depth_; })) {
     if (stop.stop_requested()) {
@@ -28,6 +31,7 @@ void Prefetcher::run(const std::stop_token& stop) {
     PackedBatch batch;
     std::exception_ptr failure;
     try {
+      const base::Span span({"make batch"});
       batch = make_(index);
     } catch (...) {
       failure = std::current_exception();
@@ -47,6 +51,7 @@ PackedBatch Prefetcher::next() {
   using Clock = std::chrono::steady_clock;
   std::unique_lock lock(mutex_);
   if (ready_.empty() && !failure_) {
+    const base::Span span({"wait for data"});
     const Clock::time_point start = Clock::now();
     changed_.wait(lock, [this] { return !ready_.empty() || failure_; });
     waited_seconds_ +=

@@ -9,6 +9,8 @@
 #include <chrono>
 #include <numeric>
 
+#include "deepspeed/base/trace.h"
+
 namespace deepspeed::zero {
 namespace {
 
@@ -21,6 +23,7 @@ constexpr int64_t kOverlappedBucket = 1 << 20;
 struct GradientReducer::State {
   FlatGroup* group = nullptr;
   Bucket bucket;
+  int64_t number = 0; // in the order of reduction
   // [end - begin], fp32, where backward writes: a view, or only while it lives
   at::Tensor gradients;
   at::Tensor host; // what is summed: `gradients`, or a copy from the GPU
@@ -58,6 +61,7 @@ GradientReducer::GradientReducer(
       auto state = std::make_unique<State>();
       state->group = groups_[g].get();
       state->bucket = bucket;
+      state->number = static_cast<int64_t>(buckets_.size());
       if (layout_.whole_gradients) {
         const int64_t numel = bucket.end - bucket.begin;
         state->gradients =
@@ -208,12 +212,13 @@ void GradientReducer::launch(State& state) {
     state.wire = data.to(options_.wire_dtype);
     data = state.wire;
   }
+  const base::SpanName name{"reduce", "bucket", state.number};
   if (layout_.stage == 0 || !options_.reduce_scatter) {
-    state.work = ranks_.all_reduce(data, comm::ReduceOp::sum);
+    state.work = ranks_.all_reduce(data, comm::ReduceOp::sum, name);
   } else {
     const std::vector<int64_t> bounds =
         bounds_inside(state.group->bounds(), bucket.begin, bucket.end);
-    state.work = ranks_.reduce_scatter(data, bounds);
+    state.work = ranks_.reduce_scatter(data, bounds, name);
   }
 }
 
@@ -337,6 +342,7 @@ void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
 
 void GradientReducer::wait() {
   const at::NoGradGuard no_grad;
+  const base::Span span({"wait for reductions"});
   const auto start = std::chrono::steady_clock::now();
   take_finished(true);
   if (last_) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "deepspeed/base/trace.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/zero/bucket.h"
 
@@ -69,6 +70,7 @@ ShardedOptimizer::ShardedOptimizer(
       gather_size_(gather_size) {}
 
 double ShardedOptimizer::gradient_norm() {
+  const base::Span span({"gradient norm"});
   double own = 0;
   for (const auto& group : groups_) {
     const at::Tensor gradient = counted_gradient(*group);
@@ -119,6 +121,7 @@ std::optional<std::string> ShardedOptimizer::first_not_finite() {
 void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < groups_.size(); ++i) {
+    const base::Span span({"update"});
     const FlatGroup& group = *groups_[i];
     optimizers_[i]->step(
         {group.master(), group.shard_gradient(), group.shard_compute()},
@@ -129,6 +132,7 @@ void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
 
 void ShardedOptimizer::gather_weights() {
   const at::NoGradGuard no_grad;
+  const base::Span span({"gather"});
   if (stage_ > 0) {
     gather_shards();
   }
@@ -146,7 +150,8 @@ void ShardedOptimizer::gather_shards() {
       const int64_t end = std::min(begin + gather_size_, numel);
       works.push_back(ranks_.all_gather(
           group->compute().narrow(0, begin, end - begin),
-          bounds_inside(group->bounds(), begin, end)));
+          bounds_inside(group->bounds(), begin, end),
+          {"gather", "weights"}));
     }
   }
   for (const auto& work : works) {
