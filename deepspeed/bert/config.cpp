@@ -29,6 +29,21 @@ void require_range(
 
 } // namespace
 
+int64_t parameter_count(const RobertaConfig& config) {
+  const int64_t h = config.hidden_size;
+  const int64_t f = config.intermediate_size;
+  const int64_t square = h * h + h; // a linear layer from h to h
+  const int64_t embeddings =
+      (config.vocab_size + config.max_position_embeddings +
+       config.type_vocab_size) *
+          h +
+      2 * h;
+  const int64_t layer = 4 * square + 2 * h * f + f + h + 4 * h;
+  const int64_t head = square + 2 * h + config.vocab_size;
+  return embeddings + config.num_hidden_layers * layer + head +
+      (config.pooler ? square : 0);
+}
+
 void validate(const RobertaConfig& config) {
   require_range("vocab_size", config.vocab_size, 5, 1 << 24);
   require_range(

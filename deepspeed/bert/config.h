@@ -25,6 +25,9 @@ struct RobertaConfig {
   }
 };
 
+// Of a model of this shape: tied weights once.
+int64_t parameter_count(const RobertaConfig& config);
+
 // Throws Error(config) naming the value that is out of range.
 void validate(const RobertaConfig& config);
 

@@ -13,11 +13,6 @@ bool has_bf16_products() {
   return has;
 }
 
-bool is_ours(const at::Tensor& x) {
-  return x.scalar_type() == at::kHalf ||
-      (x.scalar_type() == at::kBFloat16 && !has_bf16_products());
-}
-
 // kernels::matmul takes matrices with one stride of 1.
 at::Tensor as_operand(const at::Tensor& x) {
   return x.stride(0) == 1 || x.stride(1) == 1 ? x : x.contiguous();
@@ -77,8 +72,12 @@ void multiply(
 
 } // namespace
 
+bool is_widened(at::ScalarType dtype) {
+  return dtype == at::kHalf || (dtype == at::kBFloat16 && !has_bf16_products());
+}
+
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
-  if (is_ours(a)) {
+  if (is_widened(a.scalar_type())) {
     at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
     multiply(result, a, b, {.scale = factor});
     return result;
@@ -92,7 +91,7 @@ void bias_product_out(
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
-  if (is_ours(a)) {
+  if (is_widened(a.scalar_type())) {
     multiply(out, a, b, {.bias = bias});
   } else {
     at::addmm_out(out, bias, a, b);
@@ -109,7 +108,7 @@ void product_into(
     const at::Tensor& b,
     float factor,
     bool add) {
-  if (is_ours(a)) {
+  if (is_widened(a.scalar_type())) {
     multiply(out, a, b, {.scale = factor, .accumulate = add});
   } else if (out.scalar_type() != a.scalar_type()) {
     const at::Tensor result = product(a, factor == 1.0f ? b : b * factor);

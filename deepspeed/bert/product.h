@@ -10,6 +10,9 @@
 
 namespace deepspeed::bert {
 
+// Whether products of this dtype are made in fp32, by kernels::matmul.
+bool is_widened(at::ScalarType dtype);
+
 // a b * factor, in the dtype of a.
 at::Tensor product(
     const at::Tensor& a, // [rows, inner]

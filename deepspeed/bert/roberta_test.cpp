@@ -202,6 +202,19 @@ TEST(Roberta, AnOverflowInFp16IsNotFinite) {
   EXPECT_FALSE(finite);
 }
 
+TEST(Roberta, ParametersAreCountedFromTheShape) {
+  for (const bool pooler : {true, false}) {
+    RobertaConfig config = small_config();
+    config.pooler = pooler;
+    int64_t count = 0;
+    for (const at::Tensor& parameter :
+         make_model(config, Implementation::fast)->parameters()) {
+      count += parameter.numel();
+    }
+    EXPECT_EQ(parameter_count(config), count);
+  }
+}
+
 TEST(Roberta, WorksWithoutFlatBuffers) {
   const auto batch = random_batch({12, 7}, 211, 3);
   RobertaForMaskedLM fast = make_model(small_config(), Implementation::fast);

@@ -119,6 +119,17 @@ PackedBatch BatchMaker::make(uint64_t step, uint64_t micro, uint64_t rank)
   return batch;
 }
 
+uint64_t BatchMaker::tokens(uint64_t step, uint64_t micro, uint64_t rank)
+    const {
+  const uint64_t first = options_.shape.first_position(step, micro, rank);
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < options_.shape.batch_size; ++i) {
+    const uint64_t sample = order_.at(first + i).sample;
+    sum += std::min(cache_.length(sample), options_.max_seq_length - 2) + 2;
+  }
+  return sum;
+}
+
 PackedBatch BatchMaker::make_eval(uint64_t first, uint64_t count) const {
   PackedBatch batch;
   batch.cu_seqlens.push_back(0);

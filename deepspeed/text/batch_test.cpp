@@ -242,6 +242,20 @@ TEST(HelloDeepSpeed, MaskingStatistics) {
   EXPECT_NEAR(same / total, mask.unmask_replace_prob * mask.mask_prob, 1e-3);
 }
 
+TEST_F(Batches, TokensAreCountedWithoutABatch) {
+  BatchOptions options;
+  options.max_seq_length = 20; // some are cut
+  options.shape = {3, 2, 2};
+  const BatchMaker batches = maker(options);
+  for (uint64_t step = 0; step < 10; ++step) {
+    for (uint64_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(
+          batches.tokens(step, i % 2, i / 2),
+          batches.make(step, i % 2, i / 2).ids.size());
+    }
+  }
+}
+
 TEST_F(Batches, RefuseOptionsOutOfRange) {
   const auto code = [this](const BatchOptions& options) {
     try {

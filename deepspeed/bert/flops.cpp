@@ -1,0 +1,48 @@
+// How much arithmetic training takes, and how fast this machine does it.
+#include "deepspeed/bert/flops.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "deepspeed/bert/product.h"
+
+namespace deepspeed::bert {
+
+double training_flops(const RobertaConfig& config, const Batch& batch) {
+  const auto h = static_cast<double>(config.hidden_size);
+  const auto f = static_cast<double>(config.intermediate_size);
+  const auto v = static_cast<double>(config.vocab_size);
+  double scores = 0; // of one head and layer
+  for (const kernels::Sequence& sequence : batch.sequences()) {
+    const auto length = static_cast<double>(sequence.length);
+    scores += length * length;
+  }
+  const double layer =
+      static_cast<double>(batch.tokens()) * 2 * (4 * h * h + 2 * h * f) +
+      4 * h * scores;
+  const double head = static_cast<double>(batch.masked()) * 2 * (h * h + h * v);
+  return 3 * (static_cast<double>(config.num_hidden_layers) * layer + head);
+}
+
+double measure_product_peak(at::ScalarType dtype) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kSize = 1024;
+  constexpr double kSeconds = 0.25;
+  const at::NoGradGuard no_grad;
+  const at::Tensor a = at::ones({kSize, kSize}, dtype);
+  const at::Tensor b = at::ones({kSize, kSize}, dtype);
+  product(a, b); // the first one sets the library up
+  double best = std::numeric_limits<double>::infinity();
+  for (double all = 0; all < kSeconds;) {
+    const Clock::time_point start = Clock::now();
+    product(a, b);
+    const double seconds =
+        std::chrono::duration<double>(Clock::now() - start).count();
+    best = std::min(best, seconds);
+    all += seconds;
+  }
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
+} // namespace deepspeed::bert
