@@ -401,6 +401,7 @@ std::string Engine::save_checkpoint(
     }
     throw;
   }
+  state.last_call = std::chrono::steady_clock::now();
   return checkpoint::join(folder, tag);
 }
 

@@ -5,6 +5,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/trace.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/engine/step_report.h"
 #include "deepspeed/optim/adam.h"
@@ -104,11 +105,23 @@ void after_skip(EngineState& state, double scale_of_loss) {
   }
 }
 
+// DeepSpeed's backward() returns when the sums are there; ours waits for them
+// here, and the clocks say what DeepSpeed's say.
+void wait_for_sums(EngineState& state) {
+  const auto start = std::chrono::steady_clock::now();
+  if (!state.reduced) {
+    state.reducer->reduce_now();
+  }
+  state.reducer->wait();
+  const double seconds = seconds_since(start);
+  add_both(state.clock, "bwd_allreduce", seconds);
+  add_both(state.clock, "bwd", seconds);
+}
+
 void take_step(EngineState& state) {
   const double scale = state.loss_scaler->scale();
   {
     const Timed timed(state.clock, "optimizer_gradients");
-    state.reducer->wait();
     state.gradient_norm =
         state.optimizer->gradient_norm() * state.mean_factor() / scale;
   }
@@ -118,11 +131,11 @@ void take_step(EngineState& state) {
       state.config.bf16.enabled && !state.config.bf16.check_grad_overflow;
   state.applied = finite || unchecked;
   if (state.applied) {
-    {
-      const Timed timed(state.clock, "optimizer_step");
-      update(state, scale);
-    }
-    state.clock.add("optimizer_allgather", state.optimizer->gather_seconds());
+    const auto start = std::chrono::steady_clock::now();
+    update(state, scale);
+    const double gather = state.optimizer->gather_seconds();
+    state.clock.add("optimizer_step", seconds_since(start) - gather);
+    state.clock.add("optimizer_allgather", gather);
     state.skipped_in_a_row = 0;
   }
   // The scale that scaled this loss has done its work; the next one is set now.
@@ -219,6 +232,7 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 at::Tensor Engine::backward(const at::Tensor& loss) {
+  const base::Span span({"backward"});
   EngineState& state = *state_;
   check_backward(state, loss);
   add_both(state.clock, "fwd", seconds_since(state.last_call));
@@ -263,11 +277,11 @@ void Engine::step() {
     throw std::logic_error("step() without backward()");
   }
   const bool boundary = state.is_boundary();
+  if (boundary) {
+    wait_for_sums(state);
+  }
   const auto start = std::chrono::steady_clock::now();
   if (boundary) {
-    if (!state.reduced) {
-      state.reducer->reduce_now();
-    }
     take_step(state);
     state.step_begun = false;
     state.reduced = false;

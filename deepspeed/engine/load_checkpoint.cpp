@@ -362,6 +362,7 @@ LoadedCheckpoint Engine::load_checkpoint(
     }
   }
   set_learning_rates(state);
+  state.last_call = std::chrono::steady_clock::now();
   return {file.path(), file.client_state()};
 }
 

@@ -70,7 +70,7 @@ TEST(Monitor, CsvIsAsDeepSpeedsMonitorWritesIt) {
 TEST(Monitor, LossScaleAndTimes) {
   const base::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
-    RunPlan plan{.dtype = "fp16"};
+    RunPlan plan{.stage = 1, .dtype = "fp16"};
     plan.more = monitors(folder.path()) +
         R"(, "wall_clock_breakdown": true, "memory_breakdown": true,
             "steps_per_print": 2)";

@@ -60,6 +60,8 @@ struct EngineState {
   int64_t losses = 0;
 
   WallClock clock;
+  // When backward(), step() or a checkpoint ended: what follows until the next
+  // backward() is forward.
   std::chrono::steady_clock::time_point last_call;
 
   // The step under way begins anew with the next backward.

@@ -19,9 +19,9 @@ const std::vector<std::string> kMicroStepClocks = {
 const std::vector<std::string> kStepClocks =
     {"fwd", "bwd", "bwd_inner", "bwd_allreduce", "step"};
 const std::vector<std::string> kOptimizerClocks = {
+    "optimizer_allgather",
     "optimizer_gradients",
-    "optimizer_step",
-    "optimizer_allgather"};
+    "optimizer_step"};
 
 void print_step(const EngineState& state) {
   const int64_t every = state.config.steps_per_print;
@@ -102,7 +102,10 @@ std::string reduction_line(const EngineState& state) {
   return text;
 }
 
-// Forgets the times of this micro batch, at a boundary those of the step.
+// The lines of DeepSpeed 0.19.8, in its order, and one of ours: deepspeed/
+// runtime/engine.py, EngineTimers; zero/stage_1_and_2.py, OPTIMIZER_TIMERS,
+// which are those of ZeRO and of updates that took place. Forgets the times of
+// this micro batch, at a boundary those of the step.
 void print_clocks(EngineState& state, bool boundary, bool root) {
   const bool prints = root && state.config.wall_clock_breakdown;
   const auto print = [&](const std::string& line) {
@@ -110,10 +113,15 @@ void print_clocks(EngineState& state, bool boundary, bool root) {
       base::log_info(line);
     }
   };
+  if (boundary) {
+    const std::string line = state.clock.line(kOptimizerClocks);
+    if (state.applied && state.layout.stage > 0) {
+      print(line);
+    }
+  }
   print(state.clock.line(kMicroStepClocks));
   if (boundary) {
     print(state.clock.line(kStepClocks));
-    print(state.clock.line(kOptimizerClocks));
     print(reduction_line(state));
   }
 }
