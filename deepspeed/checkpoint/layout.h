@@ -19,6 +19,7 @@ inline constexpr std::string_view kTensorBoardFolder = "tb_dir";
 inline constexpr std::string_view kMetricsFile = "metrics.jsonl";
 inline constexpr std::string_view kReportFile = "report.html";
 inline constexpr std::string_view kLossCurveFile = "loss_curve.svg";
+inline constexpr std::string_view kProfileFile = "profile.json";
 
 // A model folder of transformers.
 inline constexpr std::string_view kModelConfigFile = "config.json";

@@ -5,22 +5,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/trace.h"
+#include "deepspeed/bert/flops.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/optim/schedule.h"
-#include "deepspeed/pretrain/engine_config.h"
 #include "deepspeed/pretrain/evaluation.h"
 #include "deepspeed/pretrain/model_files.h"
 #include "deepspeed/pretrain/run_text.h"
-#include "deepspeed/report/hparams.h"
 #include "deepspeed/report/stop_signal.h"
-#include "deepspeed/report/system_info.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -28,151 +24,7 @@ namespace {
 constexpr int kGiveUpAfter = 10; // steps in a row that are not finite
 constexpr int kFailedSaves = 3; // checkpoints in a row that were not written
 
-// The settings of a resumed run; says what differs from the stored ones.
-report::Settings resumed_settings(
-    const std::string& path,
-    const report::Options& options,
-    const report::Settings& defaults) {
-  const report::ResumedSettings resumed =
-      report::resume_settings(report::read_hparams(path, defaults), options);
-  for (const report::SettingChange& change : resumed.changes) {
-    base::log_info(
-        "changed: " + change.name + " " + change.from + " -> " + change.to);
-  }
-  return resumed.settings;
-}
-
-report::Settings defaults_of(const report::Options& options) {
-  return options.settings.engine.enabled ? report::engine_defaults()
-                                         : report::Settings();
-}
-
-std::string hparams_of(const std::string& folder) {
-  return checkpoint::join(folder, checkpoint::kHparamsFile);
-}
-
-// The folder that a restarted run goes on in: the launcher names a file to all
-// its tries, and the first try wrote its folder there.
-std::string restarted_folder() {
-  const char* restarts = std::getenv("DS_RESTART_COUNT");
-  const char* file = std::getenv("DS_RESUME_FILE");
-  if (restarts == nullptr || std::string(restarts) == "0" || file == nullptr) {
-    return "";
-  }
-  std::error_code error;
-  if (std::filesystem::file_size(file, error) == 0 || error) {
-    return "";
-  }
-  const std::string folder = base::read_file(file, 1 << 16);
-  return std::filesystem::exists(
-             checkpoint::join(folder, checkpoint::kLatestFile), error)
-      ? folder
-      : "";
-}
-
-void name_resume_folder(const std::string& folder) {
-  const char* file = std::getenv("DS_RESUME_FILE");
-  if (file != nullptr) {
-    base::write_file_atomically(file, folder);
-  }
-}
-
 } // namespace
-
-std::string print_config(const report::Options& options) {
-  report::Settings settings = options.settings;
-  const std::string& resume_from = settings.folders.load_checkpoint_dir;
-  if (!resume_from.empty()) {
-    settings =
-        report::resume_settings(
-            report::read_hparams(hparams_of(resume_from), defaults_of(options)),
-            options)
-            .settings;
-  }
-  report::validate(settings);
-  if (!settings.engine.enabled) {
-    return report::to_hparams(settings);
-  }
-  const int64_t ranks = comm::rank_from_environment().world_size;
-  const config::Config config = engine_config(settings, options.given, ranks);
-  adopt_config(config, settings);
-  return report::to_hparams(settings) + "\n" + config::print_config(config);
-}
-
-Run::Run(const report::Options& options) : settings_(options.settings) {
-  clock_.enter("start");
-  report::validate(settings_);
-  join_ranks();
-  // Not before: a rank that waits for others ends at once.
-  report::install_stop_signals(/*speak=*/is_root());
-  const std::string restarted = restarted_folder();
-  if (!restarted.empty()) {
-    settings_.folders = {"", restarted};
-  }
-  const std::string resume_from = settings_.folders.load_checkpoint_dir;
-  agree(*ranks_, [&] {
-    if (!resume_from.empty()) {
-      if (is_root()) {
-        experiment_ = report::Experiment::open(resume_from);
-      }
-      report::Options resumed = options;
-      resumed.settings.folders = settings_.folders;
-      settings_ = resumed_settings(
-          hparams_of(resume_from), resumed, defaults_of(options));
-    }
-    report::validate(settings_);
-    if (settings_.engine.enabled) {
-      engine_config_ =
-          pretrain::engine_config(settings_, options.given, ranks_->size());
-      adopt_config(*engine_config_, settings_);
-    }
-  });
-  set_threads();
-  ranks_->require_equal("the settings", report::to_hparams(settings_));
-  agree(*ranks_, [&] {
-    data_ = std::make_unique<Data>(
-        settings_, bert::RobertaConfig{}.vocab_size, ranks_->size());
-  });
-  open_experiment();
-}
-
-void Run::join_ranks() {
-  comm::RankInfo info;
-  if (settings_.engine.enabled) {
-    info = comm::rank_from_environment();
-  }
-  base::set_quiet(info.rank != 0);
-  local_ranks_ = info.local_world_size;
-  ranks_ = comm::make_process_group(info);
-}
-
-void Run::set_threads() {
-  // A launcher that has shared out the cores says so.
-  const int cores = std::getenv("OMP_NUM_THREADS") != nullptr
-      ? at::get_num_threads()
-      : std::max(1, report::usable_cores() / local_ranks_);
-  at::set_num_threads(
-      settings_.machine.num_threads > 0
-          ? static_cast<int>(settings_.machine.num_threads)
-          : cores);
-}
-
-// One folder for all ranks: rank 0 makes it.
-void Run::open_experiment() {
-  if (settings_.machine.dry_run) {
-    experiment_.reset();
-    return;
-  }
-  agree(*ranks_, [&] {
-    if (is_root() && !experiment_) {
-      experiment_ = report::Experiment::create(
-          settings_.folders.checkpoint_dir, settings_);
-      name_resume_folder(experiment_->path());
-      base::log_info("experiment folder: " + experiment_->path());
-    }
-  });
-  folder_ = ranks_->broadcast_text(experiment_ ? experiment_->path() : "", 0);
-}
 
 Run::~Run() = default;
 
@@ -230,6 +82,13 @@ void Run::start(TrainedModel& trained) {
   step_ = state.step;
   first_step_ = state.step;
   print_start_table();
+  const bool dry_run = settings_.machine.dry_run;
+  ProfilerOptions profile{settings_.machine.profile, step_};
+  profile.last_step = dry_run ? step_ + 1 : settings_.run.num_iterations;
+  profile.dtype = compute_dtype();
+  profile.path =
+      dry_run ? "" : checkpoint::join(folder_, checkpoint::kProfileFile);
+  profiler_ = std::make_unique<Profiler>(profile, *ranks_);
   log_ = std::make_unique<RunLog>(
       experiment_ ? &*experiment_ : nullptr,
       state,
@@ -251,29 +110,23 @@ bool Run::last_step() const {
       (settings_.machine.dry_run && step_ > first_step_);
 }
 
-std::vector<double> Run::gather(std::vector<double> own) {
-  const auto n = static_cast<int64_t>(own.size());
-  at::Tensor all = at::zeros({ranks_->size() * n}, at::kDouble);
-  double* data = all.data_ptr<double>();
-  std::copy(own.begin(), own.end(), data + ranks_->rank() * n);
-  std::vector<int64_t> bounds;
-  for (int rank = 0; rank <= ranks_->size(); ++rank) {
-    bounds.push_back(rank * n);
-  }
-  ranks_->all_gather(all, bounds)->wait();
-  return {data, data + all.numel()};
-}
-
 bool Run::next_step() {
   for (const double signal :
-       gather({static_cast<double>(report::stop_signal())})) {
+       gather(*ranks_, {static_cast<double>(report::stop_signal())})) {
     stop_ = stop_ != 0 ? stop_ : static_cast<int>(signal);
   }
   losses_.clear();
   tokens_ = 0;
   finite_ = true;
   gradient_norm_ = std::numeric_limits<double>::quiet_NaN();
-  return !last_step();
+  if (profiler_->is_complete(step_)) {
+    write_profile();
+  }
+  if (last_step()) {
+    return false;
+  }
+  profiler_->begin_step(step_, work_);
+  return true;
 }
 
 std::shared_ptr<const bert::Batch> Run::next_batch() {
@@ -281,6 +134,8 @@ std::shared_ptr<const bert::Batch> Run::next_batch() {
   auto batch = std::make_shared<const bert::Batch>(prefetcher_->next());
   clock_.enter("compute");
   tokens_ += batch->tokens();
+  work_.tokens += static_cast<double>(batch->tokens());
+  work_.flops += bert::training_flops(model_config(settings_.model), *batch);
   return batch;
 }
 
@@ -291,6 +146,7 @@ void Run::add_loss(const at::Tensor& loss) {
 
 // The log shows the mean over all ranks.
 void Run::agree_on_losses() {
+  const base::Span span({"gather", "losses"});
   double sum = 0;
   double count = 0;
   for (const double loss : losses_) {
@@ -300,7 +156,7 @@ void Run::agree_on_losses() {
     }
   }
   const std::vector<double> all =
-      gather({sum, count, static_cast<double>(tokens_)});
+      gather(*ranks_, {sum, count, static_cast<double>(tokens_)});
   for (size_t i = 0; i < all.size(); i += 3) {
     log_->add_losses(
         all[i],
@@ -361,7 +217,11 @@ void Run::end_step(double learning_rate, double gradient_norm) {
   figures.step = step_;
   figures.gradient_norm = gradient_norm;
   figures.log = step_ % settings_.run.log_every == 0;
-  log_->end_step(figures);
+  {
+    const base::Span span({"log"});
+    log_->end_step(figures);
+  }
+  profiler_->end_step();
   const int64_t every = settings_.run.eval_every;
   if (every > 0 && step_ % every == 0) {
     evaluate_now();
@@ -378,6 +238,7 @@ void Run::evaluate_now() {
     return;
   }
   clock_.enter("evaluation");
+  const base::Span span({"evaluation"});
   const bert::Evaluation own = evaluate(
       trained_->model(),
       *validation,
@@ -385,6 +246,7 @@ void Run::evaluate_now() {
       ranks_->rank(),
       ranks_->size());
   const std::vector<double> all = gather(
+      *ranks_,
       {own.loss_sum,
        static_cast<double>(own.masked),
        static_cast<double>(own.correct)});
@@ -408,6 +270,7 @@ void Run::save() {
     return;
   }
   clock_.enter("checkpoint");
+  const base::Span span({"checkpoint"});
   try {
     trained_->save(folder_, log_->state(step_));
   } catch (const base::Error& error) {
@@ -439,9 +302,42 @@ void Run::print_start_table() {
        first_step_})));
 }
 
+void Run::write_profile() {
+  if (!profiler_->is_running()) {
+    return;
+  }
+  clock_.enter("profile");
+  profiler_->write(step_, work_);
+  log_->restart_clock();
+  clock_.enter("compute");
+}
+
+Speed Run::speed() {
+  double own_seconds = 0;
+  for (const auto& [phase, time] : clock_.phases()) {
+    own_seconds += phase == "data" || phase == "compute" ? time : 0;
+  }
+  const std::vector<double> all =
+      gather(*ranks_, {own_seconds, work_.tokens, work_.flops});
+  double seconds = 0; // of the slowest
+  Speed speed;
+  for (size_t i = 0; i < all.size(); i += 3) {
+    seconds = std::max(seconds, all[i]);
+    speed.tokens += all[i + 1];
+    speed.flops += all[i + 2];
+  }
+  if (speed.tokens > 0) {
+    speed.tokens /= seconds;
+    speed.flops /= seconds;
+  }
+  speed.peak = profiler_->peak();
+  return speed;
+}
+
 int Run::finish() {
   const int signal = stop_;
   if (settings_.machine.dry_run) {
+    write_profile();
     log_->finish();
     base::log_info("dry run: one step was made, nothing was written");
     return 0;
@@ -463,14 +359,17 @@ int Run::finish() {
       });
     }
   }
+  write_profile();
   clock_.stop();
   log_->finish();
+  const Speed run_speed = speed();
   const int code = static_cast<int>(
       signal != 0 ? base::ExitCode::stopped : base::ExitCode::ok);
   if (!is_root()) {
     return code;
   }
   RunResult result{settings_, *data_, *trained_, *experiment_};
+  result.speed = run_speed;
   result.first_step = first_step_;
   result.step = step_;
   result.loss = log_->last_loss();

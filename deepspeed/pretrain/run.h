@@ -10,7 +10,9 @@
 #include "deepspeed/config/config.h"
 #include "deepspeed/engine/engine.h"
 #include "deepspeed/pretrain/data.h"
+#include "deepspeed/pretrain/profiler.h"
 #include "deepspeed/pretrain/run_log.h"
+#include "deepspeed/pretrain/run_text.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
 #include "deepspeed/report/experiment.h"
 #include "deepspeed/report/options.h"
@@ -88,13 +90,14 @@ class Run {
   void set_threads();
   void open_experiment();
   double learning_rate_at(int64_t steps_done) const;
-  // Of every rank, in rank order.
-  std::vector<double> gather(std::vector<double> own);
   void agree_on_losses();
   bool last_step() const;
   void save();
   void evaluate_now();
   void print_start_table();
+  void tell_memory_plan() const;
+  void write_profile();
+  Speed speed();
 
   report::Settings settings_;
   std::shared_ptr<comm::ProcessGroup> ranks_;
@@ -105,6 +108,7 @@ class Run {
   std::unique_ptr<Data> data_;
   std::unique_ptr<text::Prefetcher> prefetcher_;
   std::unique_ptr<RunLog> log_;
+  std::unique_ptr<Profiler> profiler_;
   report::PhaseClock clock_;
   TrainedModel* trained_ = nullptr;
   int64_t step_ = 0; // steps done; the current one is step_ + 1
@@ -114,6 +118,7 @@ class Run {
   int stop_ = 0; // the signal that asked one of the ranks to stop
   std::vector<double> losses_; // of this step on this rank
   int64_t tokens_ = 0; // of this step on this rank
+  Work work_; // of the run on this rank
   double gradient_norm_ = 0; // of this step; NaN if it was not computed
   std::optional<double> validation_loss_; // of the last evaluation
   bool finite_ = true; // all losses of this step

@@ -133,7 +133,10 @@ void RunLog::evaluation(int64_t step, const bert::Evaluation& evaluation) {
       100 * accuracy,
       static_cast<long long>(evaluation.masked));
   progress_.message(text);
-  // Time spent here is not training.
+  restart_clock();
+}
+
+void RunLog::restart_clock() {
   since_ = std::chrono::steady_clock::now();
   tokens_ = 0;
 }

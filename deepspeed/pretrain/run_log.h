@@ -42,6 +42,8 @@ class RunLog {
   // After the update.
   void end_step(const StepFigures& figures);
   void evaluation(int64_t step, const bert::Evaluation& evaluation);
+  // Time spent since the last log line was not training.
+  void restart_clock();
   void message(const std::string& text) {
     progress_.message(text);
   }

@@ -9,6 +9,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/kernels/isa.h"
+#include "deepspeed/pretrain/profiler.h"
 #include "deepspeed/report/html_report.h"
 #include "deepspeed/report/metrics.h"
 #include "deepspeed/report/stop_signal.h"
@@ -101,6 +102,14 @@ std::string shown(const std::optional<double>& value) {
   return value ? report::format_short(*value, 5) : "not measured";
 }
 
+std::string speed_text(const Speed& speed) {
+  const std::string text =
+      format_count(static_cast<int64_t>(speed.tokens)) + " tokens/s";
+  return speed.peak > 0
+      ? text + ", " + utilization_text(speed.flops, speed.peak)
+      : text;
+}
+
 } // namespace
 
 report::Rows start_table(const RunStart& run) {
@@ -154,6 +163,9 @@ report::EndSummary end_summary(const RunResult& result) {
     summary.losses.push_back(point.y);
   }
   summary.phases = result.phases;
+  if (result.speed.tokens > 0) {
+    summary.rows.emplace_back("Speed", speed_text(result.speed));
+  }
   summary.rows.emplace_back("Report", result.experiment.report_path());
   summary.next_commands.push_back(
       (result.settings.engine.enabled ? "deepspeed train_bert_ds"
@@ -184,7 +196,16 @@ void write_report(const RunResult& result) {
         {"Steps", format_count(result.step)},
         {"Training loss", shown(result.loss)},
         {"Validation loss", shown(result.validation_loss)},
+        {"Tokens per second",
+         format_count(static_cast<int64_t>(result.speed.tokens))},
         {"Parameters", format_count(parameter_count(result.trained))}};
+    if (result.speed.peak > 0) {
+      page.numbers.emplace_back(
+          "FLOPs utilization",
+          report::format_short(
+              100 * result.speed.flops / result.speed.peak, 3) +
+              " %");
+    }
     page.settings = settings_rows(result.settings);
     page.machine = {
         {"Processor", machine_text()},

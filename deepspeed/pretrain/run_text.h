@@ -25,6 +25,14 @@ struct RunStart {
 
 report::Rows start_table(const RunStart& run);
 
+// Of all ranks together, a second of training: without checkpoints and
+// evaluations.
+struct Speed {
+  double tokens = 0; // 0: no step was made
+  double flops = 0;
+  double peak = 0; // flops that matrix products reach; 0: not measured
+};
+
 struct RunResult {
   const report::Settings& settings;
   const Data& data;
@@ -35,6 +43,7 @@ struct RunResult {
   std::optional<double> loss; // of the last log line
   std::optional<double> validation_loss;
   std::vector<std::pair<std::string, double>> phases; // name, seconds
+  Speed speed;
   int signal = 0; // that stopped it
 };
 

@@ -204,7 +204,13 @@ Fields machine_fields(Settings& s) {
        "0: all cores this process may use",
        {}},
   };
-  Fields momentary{
+  return fields;
+}
+
+// Of one start of the program only.
+Fields momentary_fields(Settings& s) {
+  MachineSettings& machine = s.machine;
+  Fields fields{
       {"local_rank",
        kMachine,
        &machine.local_rank,
@@ -214,6 +220,11 @@ Fields machine_fields(Settings& s) {
        kMachine,
        &machine.print_config,
        "print all settings as JSON and exit",
+       {}},
+      {"profile",
+       kMachine,
+       &machine.profile,
+       "steps to record for profile.json; 0: none",
        {}},
       {"dry_run",
        kMachine,
@@ -231,9 +242,8 @@ Fields machine_fields(Settings& s) {
        "go on: an experiment folder",
        {}},
   };
-  for (Field& field : momentary) {
+  for (Field& field : fields) {
     field.stored = false;
-    fields.push_back(std::move(field));
   }
   return fields;
 }
@@ -287,6 +297,7 @@ std::vector<Field> fields_of(Settings& settings) {
         optimizer_fields,
         run_fields,
         machine_fields,
+        momentary_fields,
         engine_fields}) {
     Fields fields = part(settings);
     all.insert(

@@ -94,6 +94,8 @@ struct MachineSettings {
   int64_t local_rank = -1;
   // Print all settings as JSON and exit.
   bool print_config = false;
+  // Steps to record for profile.json; 0: none.
+  int64_t profile = 0;
   // Check files, settings and memory, make one step, write nothing, exit.
   bool dry_run = false;
 };

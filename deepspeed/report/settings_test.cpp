@@ -37,7 +37,7 @@ TEST(Settings, NamesAreUniqueAndHelpIsThere) {
     EXPECT_FALSE(field.help.empty()) << field.name;
     EXPECT_FALSE(field.group.empty()) << field.name;
   }
-  EXPECT_EQ(names.size(), 42u);
+  EXPECT_EQ(names.size(), 43u);
 }
 
 TEST(Settings, FieldsPointToDifferentMembers) {

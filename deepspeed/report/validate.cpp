@@ -120,6 +120,7 @@ void check_run(const RunSettings& run, const MachineSettings& machine) {
   check_count("keep_last", run.keep_last, 0);
   check_count("seed", run.seed, 0, std::numeric_limits<int64_t>::max());
   check_count("num_threads", machine.num_threads, 0, 4096);
+  check_count("profile", machine.profile, 0, 10000);
   check_count("local_rank", machine.local_rank, -1);
 }
 

@@ -1,0 +1,203 @@
+// How a run comes about: ranks, settings, data, experiment folder.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/engine/agree.h"
+#include "deepspeed/pretrain/engine_config.h"
+#include "deepspeed/pretrain/memory_plan.h"
+#include "deepspeed/pretrain/model_files.h"
+#include "deepspeed/pretrain/run.h"
+#include "deepspeed/report/hparams.h"
+#include "deepspeed/report/stop_signal.h"
+#include "deepspeed/report/system_info.h"
+#include "deepspeed/report/text_format.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+// The settings of a resumed run; says what differs from the stored ones.
+report::Settings resumed_settings(
+    const std::string& path,
+    const report::Options& options,
+    const report::Settings& defaults) {
+  const report::ResumedSettings resumed =
+      report::resume_settings(report::read_hparams(path, defaults), options);
+  for (const report::SettingChange& change : resumed.changes) {
+    base::log_info(
+        "changed: " + change.name + " " + change.from + " -> " + change.to);
+  }
+  return resumed.settings;
+}
+
+report::Settings defaults_of(const report::Options& options) {
+  return options.settings.engine.enabled ? report::engine_defaults()
+                                         : report::Settings();
+}
+
+std::string hparams_of(const std::string& folder) {
+  return checkpoint::join(folder, checkpoint::kHparamsFile);
+}
+
+// The folder that a restarted run goes on in: the launcher names a file to all
+// its tries, and the first try wrote its folder there.
+std::string restarted_folder() {
+  const char* restarts = std::getenv("DS_RESTART_COUNT");
+  const char* file = std::getenv("DS_RESUME_FILE");
+  if (restarts == nullptr || std::string(restarts) == "0" || file == nullptr) {
+    return "";
+  }
+  std::error_code error;
+  if (std::filesystem::file_size(file, error) == 0 || error) {
+    return "";
+  }
+  const std::string folder = base::read_file(file, 1 << 16);
+  return std::filesystem::exists(
+             checkpoint::join(folder, checkpoint::kLatestFile), error)
+      ? folder
+      : "";
+}
+
+void name_resume_folder(const std::string& folder) {
+  const char* file = std::getenv("DS_RESUME_FILE");
+  if (file != nullptr) {
+    base::write_file_atomically(file, folder);
+  }
+}
+
+} // namespace
+
+std::string print_config(const report::Options& options) {
+  report::Settings settings = options.settings;
+  const std::string& resume_from = settings.folders.load_checkpoint_dir;
+  if (!resume_from.empty()) {
+    settings =
+        report::resume_settings(
+            report::read_hparams(hparams_of(resume_from), defaults_of(options)),
+            options)
+            .settings;
+  }
+  report::validate(settings);
+  if (!settings.engine.enabled) {
+    return report::to_hparams(settings);
+  }
+  const int64_t ranks = comm::rank_from_environment().world_size;
+  const config::Config config = engine_config(settings, options.given, ranks);
+  adopt_config(config, settings);
+  return report::to_hparams(settings) + "\n" + config::print_config(config);
+}
+
+Run::Run(const report::Options& options) : settings_(options.settings) {
+  clock_.enter("start");
+  report::validate(settings_);
+  join_ranks();
+  // Not before: a rank that waits for others ends at once.
+  report::install_stop_signals(/*speak=*/is_root());
+  const std::string restarted = restarted_folder();
+  if (!restarted.empty()) {
+    settings_.folders = {"", restarted};
+  }
+  const std::string resume_from = settings_.folders.load_checkpoint_dir;
+  agree(*ranks_, [&] {
+    if (!resume_from.empty()) {
+      if (is_root()) {
+        experiment_ = report::Experiment::open(resume_from);
+      }
+      report::Options resumed = options;
+      resumed.settings.folders = settings_.folders;
+      settings_ = resumed_settings(
+          hparams_of(resume_from), resumed, defaults_of(options));
+    }
+    report::validate(settings_);
+    if (settings_.engine.enabled) {
+      engine_config_ =
+          pretrain::engine_config(settings_, options.given, ranks_->size());
+      adopt_config(*engine_config_, settings_);
+    }
+  });
+  set_threads();
+  ranks_->require_equal(
+      "the settings",
+      report::to_hparams(settings_) + "profile " +
+          std::to_string(settings_.machine.profile)); // all meet for it
+  agree(*ranks_, [&] {
+    data_ = std::make_unique<Data>(
+        settings_, bert::RobertaConfig{}.vocab_size, ranks_->size());
+  });
+  tell_memory_plan();
+  open_experiment();
+}
+
+// Before the model is there. Other ranks need about as much as rank 0.
+void Run::tell_memory_plan() const {
+  if (!is_root()) {
+    return;
+  }
+  const bert::RobertaConfig model = model_config(settings_.model);
+  MemoryPlanInputs inputs{settings_, model, *data_};
+  inputs.rank = ranks_->rank();
+  inputs.ranks = ranks_->size();
+  inputs.shared_memory = ranks_->name() == "shared memory";
+  if (engine_config_) {
+    const config::Optimizer& optimizer = engine_config_->optimizer;
+    if (optimizer.type == config::OptimizerType::sgd) {
+      inputs.moments = optimizer.params.momentum != 0 ? 1 : 0;
+    }
+    inputs.whole_gradients = engine_config_->zero_optimization.stage < 2 ||
+        engine_config_->gradient_accumulation_steps > 1;
+  }
+  const MemoryPlan plan = plan_memory(inputs);
+  base::log_info("memory plan: " + memory_plan_text(plan));
+  const double wanted = local_ranks_ * (plan.total() - plan.program);
+  const auto available = static_cast<double>(report::memory_info().available);
+  if (wanted > available) {
+    base::log_warning(
+        "the ranks of this host want " +
+        report::format_bytes(static_cast<uint64_t>(wanted)) + " more, and " +
+        report::format_bytes(static_cast<uint64_t>(available)) +
+        " are available: use a smaller --batch_size, or fewer ranks");
+  }
+}
+
+void Run::join_ranks() {
+  comm::RankInfo info;
+  if (settings_.engine.enabled) {
+    info = comm::rank_from_environment();
+  }
+  base::set_quiet(info.rank != 0);
+  local_ranks_ = info.local_world_size;
+  ranks_ = comm::make_process_group(info);
+}
+
+void Run::set_threads() {
+  // A launcher that has shared out the cores says so.
+  const int cores = std::getenv("OMP_NUM_THREADS") != nullptr
+      ? at::get_num_threads()
+      : std::max(1, report::usable_cores() / local_ranks_);
+  at::set_num_threads(
+      settings_.machine.num_threads > 0
+          ? static_cast<int>(settings_.machine.num_threads)
+          : cores);
+}
+
+// One folder for all ranks: rank 0 makes it.
+void Run::open_experiment() {
+  if (settings_.machine.dry_run) {
+    experiment_.reset();
+    return;
+  }
+  agree(*ranks_, [&] {
+    if (is_root() && !experiment_) {
+      experiment_ = report::Experiment::create(
+          settings_.folders.checkpoint_dir, settings_);
+      name_resume_folder(experiment_->path());
+      base::log_info("experiment folder: " + experiment_->path());
+    }
+  });
+  folder_ = ranks_->broadcast_text(experiment_ ? experiment_->path() : "", 0);
+}
+
+} // namespace deepspeed::pretrain
