@@ -1,14 +1,16 @@
 // One thread of each CPU kernel at the shapes of the default model: 800 tokens
 // in 8 sequences, hidden 256, feed-forward 512, 8 heads, 118 masked tokens.
 //
-// bytes_per_second counts each array once; items_per_second of the attention is
-// floating-point operations. DS_CPU_ISA chooses the instruction set.
-#include <benchmark/benchmark.h>
-
+// "rate" and "bound" are GFLOP/s for the attention, whose bound is that of
+// multiply-adds; for the others GB/s, each array counted once, with the bound
+// of a memcpy of as many bytes. DS_CPU_ISA chooses the instruction set.
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <thread>
 #include <vector>
 
+#include "benchmarks/bounds.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/kernels/attention.h"
 #include "deepspeed/kernels/column_sum.h"
@@ -16,6 +18,7 @@
 #include "deepspeed/kernels/cross_entropy.h"
 #include "deepspeed/kernels/embedding.h"
 #include "deepspeed/kernels/gelu.h"
+#include "deepspeed/kernels/isa.h"
 #include "deepspeed/kernels/layer_norm.h"
 
 namespace deepspeed::kernels {
@@ -56,8 +59,13 @@ struct Keys {
   std::vector<uint32_t> position;
 };
 
-void set_bytes(benchmark::State& state, int64_t bytes) {
-  state.SetBytesProcessed(state.iterations() * bytes);
+// A kernel on one thread that reads and writes so many bytes.
+template <typename Kernel>
+void measure_bytes(benchmark::State& state, int64_t bytes, Kernel kernel) {
+  benchmarks::measure(
+      state,
+      {kernel, static_cast<double>(bytes)},
+      benchmarks::copy_task(bytes));
 }
 
 template <typename T>
@@ -97,15 +105,18 @@ void layer_norm(benchmark::State& state) {
   parameters.normalized = normalized.data();
   parameters.dgamma = dgamma.data();
   parameters.dbeta = dbeta.data();
-  for (auto _ : state) {
+  measure_bytes(state, 10 * kTokens * kHidden * sizeof(T), [&] {
     layer_norm_forward(forward, 0, kTokens);
     layer_norm_backward(backward, 0, kTokens);
     layer_norm_backward_params(parameters, 0, kHidden);
-  }
-  set_bytes(state, 10 * kTokens * kHidden * sizeof(T));
+  });
 }
-BENCHMARK(layer_norm<float>)->Name("layer_norm_both_ways/float");
-BENCHMARK(layer_norm<BFloat16>)->Name("layer_norm_both_ways/bfloat16");
+BENCHMARK(layer_norm<float>)
+    ->Name("layer_norm_both_ways/float")
+    ->UseManualTime();
+BENCHMARK(layer_norm<BFloat16>)
+    ->Name("layer_norm_both_ways/bfloat16")
+    ->UseManualTime();
 
 template <typename T>
 void gelu(benchmark::State& state) {
@@ -120,15 +131,14 @@ void gelu(benchmark::State& state) {
   args.bias = bias.data();
   args.y = y.data();
   args.derivative = derivative.data();
-  for (auto _ : state) {
+  measure_bytes(state, 6 * kTokens * kFeedForward * sizeof(T), [&] {
     bias_gelu_forward(args, 0, kTokens);
     gelu_backward(
         kFeedForward, x.data(), derivative.data(), dx.data(), 0, kTokens);
-  }
-  set_bytes(state, 6 * kTokens * kFeedForward * sizeof(T));
+  });
 }
-BENCHMARK(gelu<float>)->Name("gelu_both_ways/float");
-BENCHMARK(gelu<BFloat16>)->Name("gelu_both_ways/bfloat16");
+BENCHMARK(gelu<float>)->Name("gelu_both_ways/float")->UseManualTime();
+BENCHMARK(gelu<BFloat16>)->Name("gelu_both_ways/bfloat16")->UseManualTime();
 
 template <typename T>
 void columns(benchmark::State& state) {
@@ -139,13 +149,12 @@ void columns(benchmark::State& state) {
   args.stride = 3 * kHidden;
   args.x = x.data();
   args.out = out.data();
-  for (auto _ : state) {
+  measure_bytes(state, kTokens * 3 * kHidden * sizeof(T), [&] {
     column_sum(args, 0, 3 * kHidden);
-  }
-  set_bytes(state, kTokens * 3 * kHidden * sizeof(T));
+  });
 }
-BENCHMARK(columns<float>)->Name("column_sum_qkv/float");
-BENCHMARK(columns<BFloat16>)->Name("column_sum_qkv/bfloat16");
+BENCHMARK(columns<float>)->Name("column_sum_qkv/float")->UseManualTime();
+BENCHMARK(columns<BFloat16>)->Name("column_sum_qkv/bfloat16")->UseManualTime();
 
 template <typename T, bool kBackward>
 void attention(benchmark::State& state) {
@@ -168,10 +177,8 @@ void attention(benchmark::State& state) {
   backward.lse = lse.data();
   backward.dout = dout.data();
   backward.dqkv = dqkv.data();
-  int64_t pairs = 0;
-  for (auto _ : state) {
+  const auto kernel = [&] {
     Sequence sequence;
-    pairs = 0;
     for (const int64_t length : kLengths) {
       sequence.length = length;
       for (int64_t head = 0; head < kHeads; ++head) {
@@ -180,20 +187,33 @@ void attention(benchmark::State& state) {
         } else {
           attention_forward(forward, sequence, head);
         }
-        pairs += length * length;
       }
       sequence.first += length;
       ++sequence.visit;
     }
+  };
+  int64_t pairs = 0;
+  for (const int64_t length : kLengths) {
+    pairs += length * length;
   }
-  const int64_t products = kBackward ? 5 : 2;
-  state.SetItemsProcessed(
-      state.iterations() * pairs * products * 2 * kHidden / kHeads);
+  constexpr int64_t kProducts = kBackward ? 5 : 2;
+  benchmarks::measure(
+      state,
+      {kernel, static_cast<double>(2 * pairs * kHidden * kProducts)},
+      benchmarks::multiply_add_task());
 }
-BENCHMARK(attention<float, false>)->Name("attention_forward/float");
-BENCHMARK(attention<float, true>)->Name("attention_backward/float");
-BENCHMARK(attention<BFloat16, false>)->Name("attention_forward/bfloat16");
-BENCHMARK(attention<BFloat16, true>)->Name("attention_backward/bfloat16");
+BENCHMARK(attention<float, false>)
+    ->Name("attention_forward/float")
+    ->UseManualTime();
+BENCHMARK(attention<float, true>)
+    ->Name("attention_backward/float")
+    ->UseManualTime();
+BENCHMARK(attention<BFloat16, false>)
+    ->Name("attention_forward/bfloat16")
+    ->UseManualTime();
+BENCHMARK(attention<BFloat16, true>)
+    ->Name("attention_backward/bfloat16")
+    ->UseManualTime();
 
 template <typename T>
 void loss(benchmark::State& state) {
@@ -207,13 +227,12 @@ void loss(benchmark::State& state) {
   args.bias = bias.data();
   args.labels = labels.data();
   args.loss = losses.data();
-  for (auto _ : state) {
+  measure_bytes(state, 2 * kMasked * kVocabulary * sizeof(T), [&] {
     cross_entropy_with_gradient(args, 0, kMasked);
-  }
-  set_bytes(state, 2 * kMasked * kVocabulary * sizeof(T));
+  });
 }
-BENCHMARK(loss<float>)->Name("cross_entropy/float");
-BENCHMARK(loss<BFloat16>)->Name("cross_entropy/bfloat16");
+BENCHMARK(loss<float>)->Name("cross_entropy/float")->UseManualTime();
+BENCHMARK(loss<BFloat16>)->Name("cross_entropy/bfloat16")->UseManualTime();
 
 template <typename T>
 void embedding(benchmark::State& state) {
@@ -254,17 +273,25 @@ void embedding(benchmark::State& state) {
   backward.dword = dword.data();
   backward.dposition = dposition.data();
   backward.dtype = dtype.data();
-  for (auto _ : state) {
-    embedding_forward(forward, 0, kTokens);
-    embedding_backward(backward, 0, kHidden);
-  }
-  set_bytes(state, kTokens * kHidden * (6 * sizeof(T) + 4 * sizeof(float)));
+  measure_bytes(
+      state, kTokens * kHidden * (6 * sizeof(T) + 4 * sizeof(float)), [&] {
+        embedding_forward(forward, 0, kTokens);
+        embedding_backward(backward, 0, kHidden);
+      });
 }
-BENCHMARK(embedding<float>)->Name("embedding_both_ways/float");
-BENCHMARK(embedding<BFloat16>)->Name("embedding_both_ways/bfloat16");
+BENCHMARK(embedding<float>)->Name("embedding_both_ways/float")->UseManualTime();
+BENCHMARK(embedding<BFloat16>)
+    ->Name("embedding_both_ways/bfloat16")
+    ->UseManualTime();
 
+int all_threads() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// On as many threads as the argument says, each with its part.
 template <bool kLowPrecision>
 void adam(benchmark::State& state) {
+  const int threads = static_cast<int>(state.range(0));
   const std::vector<float> gradient(kParameters, 0.01f);
   std::vector<float> weight(kParameters, 1.0f);
   std::vector<float> m(kParameters);
@@ -276,35 +303,56 @@ void adam(benchmark::State& state) {
       m.data(),
       v.data(),
       kLowPrecision ? low.data() : nullptr};
-  for (auto _ : state) {
-    adam_update(AdamStep(), arrays, 0, kParameters);
-  }
-  set_bytes(state, kParameters * (7 * 4 + (kLowPrecision ? 2 : 0)));
+  const auto kernel = [&] {
+    benchmarks::on_threads(threads, [&](int i) {
+      adam_update(
+          AdamStep(),
+          arrays,
+          kParameters * i / threads,
+          kParameters * (i + 1) / threads);
+    });
+  };
+  const int64_t bytes = kParameters * (7 * 4 + (kLowPrecision ? 2 : 0));
+  benchmarks::measure(
+      state,
+      {kernel, static_cast<double>(bytes)},
+      benchmarks::copy_task(bytes, threads));
 }
-BENCHMARK(adam<false>)->Name("adam");
-BENCHMARK(adam<true>)->Name("adam_with_bfloat16_weights");
+BENCHMARK(adam<false>)
+    ->Name("adam")
+    ->Arg(1)
+    ->Arg(all_threads())
+    ->UseManualTime();
+BENCHMARK(adam<true>)
+    ->Name("adam_with_bfloat16_weights")
+    ->Arg(1)
+    ->Arg(all_threads())
+    ->UseManualTime();
 
 void norm(benchmark::State& state) {
   const std::vector<float> gradient(kParameters, 0.01f);
-  for (auto _ : state) {
+  measure_bytes(state, 2 * kParameters * 4, [&] {
     benchmark::DoNotOptimize(sum_of_squares(gradient.data(), kParameters));
     benchmark::DoNotOptimize(all_finite(gradient.data(), kParameters));
-  }
-  set_bytes(state, 2 * kParameters * 4);
+  });
 }
-BENCHMARK(norm)->Name("sum_of_squares_and_all_finite");
+BENCHMARK(norm)->Name("sum_of_squares_and_all_finite")->UseManualTime();
 
 void convert(benchmark::State& state) {
   const std::vector<float> x(kParameters, 0.01f);
   std::vector<BFloat16> y(kParameters);
-  for (auto _ : state) {
+  measure_bytes(state, kParameters * 6, [&] {
     to_bfloat16(x.data(), kParameters, y.data());
-  }
-  set_bytes(state, kParameters * 6);
+  });
 }
-BENCHMARK(convert)->Name("to_bfloat16");
+BENCHMARK(convert)->Name("to_bfloat16")->UseManualTime();
 
 } // namespace
 } // namespace deepspeed::kernels
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  benchmark::AddCustomContext(
+      "instruction set", deepspeed::kernels::active_isa());
+  benchmark::RunSpecifiedBenchmarks();
+}

@@ -1,80 +1,31 @@
 #!/usr/bin/env python3
-"""HelloDeepSpeed's training loop on batches from a file, in PyTorch.
+"""Trains a PyTorch model on batches from a file: the other side of our benchmarks.
 
-usage: peer_train.py BATCHES.jsonl [--train_bert PATH] [--steps N] [--seed N]
-                     [--eval BATCHES.jsonl --eval_every N] [--threads N]
-                     [--packed] [--device cuda]
+usage: peer_train.py BATCHES.jsonl [--model MODEL] [--train_bert PATH] [--steps N]
+           [--shape LAYERS HEADS FF HIDDEN] [--dropout P] [--dtype fp32|bf16]
+           [--compile] [--seed N] [--threads N]
+           [--eval BATCHES.jsonl --eval_every N] [--device cuda]
 
-With --train_bert the unchanged train_bert.py of HelloDeepSpeed makes the model;
-without it, the same model is made from transformers (tests/parity). Batches are
-padded as train_bert.py pads them; with --packed the same modules run on packed
-sequences, as a hand-tuned PyTorch program would: the same model, less work.
-Prints a line of JSON for each step, and one
-for each evaluation. Run with the peers' python4 (transformers 4).
+Models (peer_models.py):
+  hello         HelloDeepSpeed's, padded as it pads; with --train_bert the
+                unchanged program makes it; Adam as the program has it
+  packed        the same without padding, head on masked rows, fused Adam
+  transformers  RobertaForMaskedLM, padded, fused Adam
+
+bf16 is autocast with fp32 weights. Prints a line of JSON for each step, and one for
+each evaluation. `hello` and `packed` run with the peers' python4 (transformers 4).
 """
 import argparse
-import importlib.util
+import contextlib
 import json
 import resource
 import sys
 import time
-from pathlib import Path
 
 start = time.perf_counter()
 import torch  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "parity"))
-import hello_model  # noqa: E402
-
-
-def hello_deepspeed_model(path):
-    """The model of the real program, fed as the program feeds it."""
-    spec = importlib.util.spec_from_file_location("train_bert", path)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    model = program.create_model(6, 8, 512, 256, 0.1)
-
-    def forward(batch):
-        ids, attention_mask, masked, labels = hello_model.padded(batch)
-        targets = torch.full((ids.numel(),), 1)
-        targets[masked] = labels
-        return model(src_tokens=ids, attention_mask=attention_mask,
-                     tgt_tokens=targets.view_as(ids))
-
-    return model, forward
-
-
-def packed_model():
-    """HelloModel's modules without padding; attention one sequence a time."""
-    functional = torch.nn.functional
-    model = hello_model.HelloModel(hello_model.config())
-
-    def forward(batch):
-        bounds = batch["cu_seqlens"]
-        embeddings = model.encoder.embeddings
-        x = (embeddings.word_embeddings(torch.tensor(batch["ids"]))
-             + embeddings.position_embeddings(torch.tensor(batch["positions"]))
-             + embeddings.token_type_embeddings.weight[0])
-        x = embeddings.dropout(embeddings.LayerNorm(x))
-        for layer in model.encoder.encoder.layer:
-            attention = layer.attention.self
-            heads = attention.num_attention_heads
-            q, k, v = (f(x).view(len(x), heads, -1).transpose(0, 1)
-                       for f in (attention.query, attention.key,
-                                 attention.value))
-            context = torch.cat([
-                functional.scaled_dot_product_attention(
-                    q[:, a:b], k[:, a:b], v[:, a:b],
-                    dropout_p=attention.dropout.p * model.training)
-                for a, b in zip(bounds, bounds[1:])], dim=1)
-            x = layer.attention.output(
-                context.transpose(0, 1).reshape(x.shape), x)
-            x = layer.output(layer.intermediate(x), x)
-        rows = x[torch.tensor(batch["masked"])]
-        return functional.cross_entropy(
-            model.lm_head(rows), torch.tensor(batch["labels"]))
-
-    return model, forward
+import peer_models  # noqa: E402
 
 
 def lines(path, count=None):
@@ -83,6 +34,19 @@ def lines(path, count=None):
             if i == count:
                 return
             yield json.loads(line)
+
+
+def make_model(args):
+    shape, dropout = args.shape, args.dropout
+    if args.model == "packed":
+        return peer_models.packed(shape, dropout, args.compile)
+    if args.model == "transformers":
+        return peer_models.transformers_masked_lm(shape, dropout, args.compile)
+    if args.compile:
+        sys.exit("--compile is for the models packed and transformers")
+    if args.train_bert:
+        return peer_models.of_program(args.train_bert, shape, dropout)
+    return peer_models.padded(shape, dropout)
 
 
 def evaluate(model, forward, path):
@@ -98,38 +62,42 @@ def evaluate(model, forward, path):
     return loss / masked
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("batches")
+    parser.add_argument("--model", default="hello",
+                        choices=["hello", "packed", "transformers"])
     parser.add_argument("--train_bert")
+    parser.add_argument("--shape", type=int, nargs=4, default=[6, 8, 512, 256])
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--eval")
     parser.add_argument("--eval_every", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--packed", action="store_true")
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.set_default_device(args.device)
     torch.manual_seed(args.seed)
-    if args.train_bert:
-        model, forward = hello_deepspeed_model(args.train_bert)
-    elif args.packed:
-        model, forward = packed_model()
-    else:
-        model = hello_model.HelloModel(hello_model.config())
-
-        def forward(batch):
-            return model(*hello_model.padded(batch))
-
+    model, forward = make_model(args)
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=1e-4, fused=True if args.model != "hello" else None)
+    precision = (torch.autocast(args.device, torch.bfloat16)
+                 if args.dtype == "bf16" else contextlib.nullcontext())
     for step, batch in enumerate(lines(args.batches, args.steps), 1):
         began = time.perf_counter()
         optimizer.zero_grad()
-        loss = forward(batch)
+        with precision:
+            loss = forward(batch)
         loss.backward()
         optimizer.step()
         value = loss.item()
@@ -140,9 +108,9 @@ def main():
             tokens=len(batch["ids"]), since_start=now - start,
             peak_memory_bytes=peak)), flush=True)
         if args.eval_every and step % args.eval_every == 0:
-            print(json.dumps(dict(
-                step=step, eval_loss=evaluate(model, forward, args.eval))),
-                flush=True)
+            with precision:
+                value = evaluate(model, forward, args.eval)
+            print(json.dumps(dict(step=step, eval_loss=value)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+// libtorch's matrix products at the shapes of the default model (800 tokens,
+// 118 of them masked), against multiply-adds in registers. Arguments: threads.
+//
+// NT: x times a weight, forward. NN: a gradient times a weight. TN: the
+// gradient of a weight. "square" has no small side: it is the best that
+// libtorch reaches. The bound is that of fp32 in both dtypes, so a machine with
+// instructions for bf16 may pass it.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <array>
+#include <string>
+
+#include "benchmarks/bounds.h"
+
+namespace deepspeed {
+namespace {
+
+enum class Form { nt, nn, tn };
+
+// C[rows, columns] of a sum over `depth`.
+struct Shape {
+  const char* name;
+  Form form;
+  int64_t rows;
+  int64_t columns;
+  int64_t depth;
+};
+
+constexpr int64_t kTokens = 800;
+constexpr int64_t kHidden = 256;
+constexpr int64_t kFeedForward = 512;
+constexpr int64_t kMasked = 118;
+constexpr int64_t kVocabulary = 50265;
+constexpr int64_t kSquare = 1536;
+
+constexpr std::array kShapes = {
+    Shape{"square", Form::nn, kSquare, kSquare, kSquare},
+    Shape{"qkv/nt", Form::nt, kTokens, 3 * kHidden, kHidden},
+    Shape{"qkv/nn", Form::nn, kTokens, kHidden, 3 * kHidden},
+    Shape{"qkv/tn", Form::tn, 3 * kHidden, kHidden, kTokens},
+    Shape{"hidden/nt", Form::nt, kTokens, kHidden, kHidden},
+    Shape{"hidden/nn", Form::nn, kTokens, kHidden, kHidden},
+    Shape{"hidden/tn", Form::tn, kHidden, kHidden, kTokens},
+    Shape{"up/nt", Form::nt, kTokens, kFeedForward, kHidden},
+    Shape{"up/nn", Form::nn, kTokens, kHidden, kFeedForward},
+    Shape{"up/tn", Form::tn, kFeedForward, kHidden, kTokens},
+    Shape{"down/nt", Form::nt, kTokens, kHidden, kFeedForward},
+    Shape{"down/nn", Form::nn, kTokens, kFeedForward, kHidden},
+    Shape{"down/tn", Form::tn, kHidden, kFeedForward, kTokens},
+    Shape{"head/nt", Form::nt, kMasked, kVocabulary, kHidden},
+    Shape{"head/nn", Form::nn, kMasked, kHidden, kVocabulary},
+    Shape{"head/tn", Form::tn, kVocabulary, kHidden, kMasked},
+};
+
+void product(benchmark::State& state, const Shape& shape, at::ScalarType type) {
+  const int threads = static_cast<int>(state.range(0));
+  at::set_num_threads(threads);
+  const auto matrix = [&](int64_t rows, int64_t columns, bool transposed) {
+    return transposed ? at::randn({columns, rows}).to(type).t()
+                      : at::randn({rows, columns}).to(type);
+  };
+  const at::Tensor a = matrix(shape.rows, shape.depth, shape.form == Form::tn);
+  const at::Tensor b =
+      matrix(shape.depth, shape.columns, shape.form == Form::nt);
+  at::Tensor c = at::empty({shape.rows, shape.columns}, type);
+  const double operations = 2.0 * static_cast<double>(shape.rows) *
+      static_cast<double>(shape.columns) * static_cast<double>(shape.depth);
+  benchmarks::measure(
+      state,
+      {[&] { at::mm_out(c, a, b); }, operations},
+      benchmarks::multiply_add_task(threads));
+}
+
+void register_all(int threads) {
+  for (const Shape& shape : kShapes) {
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const std::string name =
+          std::string(shape.name) + (type == at::kFloat ? "/fp32" : "/bf16");
+      auto* const line =
+          benchmark::RegisterBenchmark(name.c_str(), product, shape, type);
+      line->UseManualTime()->Unit(benchmark::kMillisecond)->Arg(1);
+      if (threads > 1) {
+        line->Arg(threads);
+      }
+    }
+  }
+}
+
+} // namespace
+} // namespace deepspeed
+
+int main(int argc, char** argv) {
+  const int threads = at::get_num_threads();
+  benchmark::Initialize(&argc, argv);
+  deepspeed::register_all(threads);
+  const at::NoGradGuard no_gradients;
+  benchmark::RunSpecifiedBenchmarks();
+}
