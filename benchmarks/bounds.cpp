@@ -15,7 +15,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Two units with a latency of 4 or 5 cycles: 10 sums keep both busy, and with
 // two constants 12 of them fit the 16 registers of AVX2.
 constexpr int kSums = 12;
-constexpr int64_t kRounds = 50'000;
+constexpr int64_t kRounds = 500'000;
 
 // Returns the number of floating-point operations.
 double multiply_add(float* out) {
@@ -99,20 +99,26 @@ Task copy_task(int64_t bytes, int threads) {
       2.0 * static_cast<double>(part) * threads};
 }
 
-Task multiply_add_task(int threads) {
-  const auto once = [](int) {
+Task multiply_add_task() {
+  const auto once = [] {
     float result = 0;
     const double operations = DS_DISPATCH(multiply_add)(&result);
     benchmark::DoNotOptimize(result);
     return operations;
   };
-  const double operations = once(0);
-  return {
-      [=] { on_threads(threads, once); },
-      operations * static_cast<double>(threads)};
+  return {once, once()};
 }
 
-void measure(benchmark::State& state, const Task& task, const Task& bound) {
+[[gnu::noinline]] void ds_counted(const std::function<void()>& run) {
+  run();
+  asm volatile(""); // no tail call: the end of this function ends the count
+}
+
+void measure(
+    benchmark::State& state,
+    const Task& task,
+    const Bound& make_bound) {
+  const Task bound = make_bound();
   std::vector<double> times;
   std::vector<double> bound_times;
   task.run(); // memory that a first call takes is not counted

@@ -4,9 +4,14 @@
 // "rate" and "bound" are GFLOP/s for the attention, whose bound is that of
 // multiply-adds; for the others GB/s, each array counted once, with the bound
 // of a memcpy of as many bytes. DS_CPU_ISA chooses the instruction set.
+//
+// `kernels_benchmark --count` runs each of them once, for a program that counts
+// instructions (tests/instruction_test.py).
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <random>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -25,23 +30,24 @@ namespace deepspeed::kernels {
 namespace {
 
 using base::BFloat16;
+using benchmarks::Measure;
 
 constexpr int64_t kLengths[] = {150, 40, 12, 230, 90, 100, 60, 118};
 constexpr int64_t kTokens = 800;
 constexpr int64_t kHidden = 256;
 constexpr int64_t kFeedForward = 512;
 constexpr int64_t kHeads = 8;
-constexpr int64_t kMasked = 118;
 constexpr int64_t kVocabulary = 50265;
-constexpr int64_t kParameters = 16'300'000;
+// Less when instructions are counted, which takes a hundred times as long.
+int64_t masked = 118;
+int64_t parameters = 16'300'000;
 
 template <typename T>
 std::vector<T> data(int64_t n) {
-  std::mt19937 generator(1);
-  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  std::minstd_rand generator(1);
   std::vector<T> x(n);
   for (T& value : x) {
-    value = T(uniform(generator));
+    value = T(static_cast<float>(generator()) * 0x1p-30f - 1.0f);
   }
   return x;
 }
@@ -61,15 +67,14 @@ struct Keys {
 
 // A kernel on one thread that reads and writes so many bytes.
 template <typename Kernel>
-void measure_bytes(benchmark::State& state, int64_t bytes, Kernel kernel) {
-  benchmarks::measure(
-      state,
-      {kernel, static_cast<double>(bytes)},
-      benchmarks::copy_task(bytes));
+void measure_bytes(const Measure& measure, int64_t bytes, Kernel kernel) {
+  measure({kernel, static_cast<double>(bytes)}, [&] {
+    return benchmarks::copy_task(bytes);
+  });
 }
 
 template <typename T>
-void layer_norm(benchmark::State& state) {
+void layer_norm(const Measure& measure) {
   const Keys keys;
   const auto x = data<T>(kTokens * kHidden);
   const auto row = data<T>(kHidden);
@@ -105,21 +110,15 @@ void layer_norm(benchmark::State& state) {
   parameters.normalized = normalized.data();
   parameters.dgamma = dgamma.data();
   parameters.dbeta = dbeta.data();
-  measure_bytes(state, 10 * kTokens * kHidden * sizeof(T), [&] {
+  measure_bytes(measure, 10 * kTokens * kHidden * sizeof(T), [&] {
     layer_norm_forward(forward, 0, kTokens);
     layer_norm_backward(backward, 0, kTokens);
     layer_norm_backward_params(parameters, 0, kHidden);
   });
 }
-BENCHMARK(layer_norm<float>)
-    ->Name("layer_norm_both_ways/float")
-    ->UseManualTime();
-BENCHMARK(layer_norm<BFloat16>)
-    ->Name("layer_norm_both_ways/bfloat16")
-    ->UseManualTime();
 
 template <typename T>
-void gelu(benchmark::State& state) {
+void gelu(const Measure& measure) {
   const auto x = data<T>(kTokens * kFeedForward);
   const auto bias = data<T>(kFeedForward);
   std::vector<T> y(x.size());
@@ -131,17 +130,15 @@ void gelu(benchmark::State& state) {
   args.bias = bias.data();
   args.y = y.data();
   args.derivative = derivative.data();
-  measure_bytes(state, 6 * kTokens * kFeedForward * sizeof(T), [&] {
+  measure_bytes(measure, 6 * kTokens * kFeedForward * sizeof(T), [&] {
     bias_gelu_forward(args, 0, kTokens);
     gelu_backward(
         kFeedForward, x.data(), derivative.data(), dx.data(), 0, kTokens);
   });
 }
-BENCHMARK(gelu<float>)->Name("gelu_both_ways/float")->UseManualTime();
-BENCHMARK(gelu<BFloat16>)->Name("gelu_both_ways/bfloat16")->UseManualTime();
 
 template <typename T>
-void columns(benchmark::State& state) {
+void columns(const Measure& measure) {
   const auto x = data<T>(kTokens * 3 * kHidden);
   std::vector<float> out(3 * kHidden);
   ColumnSum<T> args;
@@ -149,15 +146,13 @@ void columns(benchmark::State& state) {
   args.stride = 3 * kHidden;
   args.x = x.data();
   args.out = out.data();
-  measure_bytes(state, kTokens * 3 * kHidden * sizeof(T), [&] {
+  measure_bytes(measure, kTokens * 3 * kHidden * sizeof(T), [&] {
     column_sum(args, 0, 3 * kHidden);
   });
 }
-BENCHMARK(columns<float>)->Name("column_sum_qkv/float")->UseManualTime();
-BENCHMARK(columns<BFloat16>)->Name("column_sum_qkv/bfloat16")->UseManualTime();
 
 template <typename T, bool kBackward>
-void attention(benchmark::State& state) {
+void attention(const Measure& measure) {
   const auto qkv = data<T>(kTokens * 3 * kHidden);
   const auto dout = data<T>(kTokens * kHidden);
   std::vector<T> out(dout.size());
@@ -197,45 +192,30 @@ void attention(benchmark::State& state) {
     pairs += length * length;
   }
   constexpr int64_t kProducts = kBackward ? 5 : 2;
-  benchmarks::measure(
-      state,
+  measure(
       {kernel, static_cast<double>(2 * pairs * kHidden * kProducts)},
-      benchmarks::multiply_add_task());
+      benchmarks::multiply_add_task);
 }
-BENCHMARK(attention<float, false>)
-    ->Name("attention_forward/float")
-    ->UseManualTime();
-BENCHMARK(attention<float, true>)
-    ->Name("attention_backward/float")
-    ->UseManualTime();
-BENCHMARK(attention<BFloat16, false>)
-    ->Name("attention_forward/bfloat16")
-    ->UseManualTime();
-BENCHMARK(attention<BFloat16, true>)
-    ->Name("attention_backward/bfloat16")
-    ->UseManualTime();
 
 template <typename T>
-void loss(benchmark::State& state) {
-  auto logits = data<T>(kMasked * kVocabulary);
+void loss(const Measure& measure) {
+  auto logits = data<T>(masked * kVocabulary);
   const auto bias = data<T>(kVocabulary);
-  const std::vector<int32_t> labels(kMasked, 12345);
-  std::vector<float> losses(kMasked);
+  const std::vector<int32_t> labels(masked, 12345);
+  std::vector<float> losses(masked);
   CrossEntropy<T> args;
   args.vocabulary = args.stride = kVocabulary;
   args.logits = logits.data();
   args.bias = bias.data();
   args.labels = labels.data();
   args.loss = losses.data();
-  measure_bytes(state, 2 * kMasked * kVocabulary * sizeof(T), [&] {
-    cross_entropy_with_gradient(args, 0, kMasked);
+  measure_bytes(measure, 2 * masked * kVocabulary * sizeof(T), [&] {
+    cross_entropy_with_gradient(args, 0, masked);
   });
 }
-BENCHMARK(loss<float>)->Name("cross_entropy/float")->UseManualTime();
-BENCHMARK(loss<BFloat16>)->Name("cross_entropy/bfloat16")->UseManualTime();
 
 template <typename T>
-void embedding(benchmark::State& state) {
+void embedding(const Measure& measure) {
   const Keys keys;
   const auto word = data<T>(kVocabulary * kHidden);
   const auto position = data<T>(514 * kHidden);
@@ -274,29 +254,23 @@ void embedding(benchmark::State& state) {
   backward.dposition = dposition.data();
   backward.dtype = dtype.data();
   measure_bytes(
-      state, kTokens * kHidden * (6 * sizeof(T) + 4 * sizeof(float)), [&] {
+      measure, kTokens * kHidden * (6 * sizeof(T) + 4 * sizeof(float)), [&] {
         embedding_forward(forward, 0, kTokens);
         embedding_backward(backward, 0, kHidden);
       });
 }
-BENCHMARK(embedding<float>)->Name("embedding_both_ways/float")->UseManualTime();
-BENCHMARK(embedding<BFloat16>)
-    ->Name("embedding_both_ways/bfloat16")
-    ->UseManualTime();
 
-int all_threads() {
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
-// On as many threads as the argument says, each with its part.
-template <bool kLowPrecision>
-void adam(benchmark::State& state) {
-  const int threads = static_cast<int>(state.range(0));
-  const std::vector<float> gradient(kParameters, 0.01f);
-  std::vector<float> weight(kParameters, 1.0f);
-  std::vector<float> m(kParameters);
-  std::vector<float> v(kParameters);
-  std::vector<BFloat16> low(kParameters);
+// Each thread has its part.
+template <bool kLowPrecision, bool kAllThreads>
+void adam(const Measure& measure) {
+  const int threads = kAllThreads
+      ? std::max(1, static_cast<int>(std::thread::hardware_concurrency()))
+      : 1;
+  const std::vector<float> gradient(parameters, 0.01f);
+  std::vector<float> weight(parameters, 1.0f);
+  std::vector<float> m(parameters);
+  std::vector<float> v(parameters);
+  std::vector<BFloat16> low(parameters);
   const AdamArrays arrays{
       gradient.data(),
       weight.data(),
@@ -308,51 +282,97 @@ void adam(benchmark::State& state) {
       adam_update(
           AdamStep(),
           arrays,
-          kParameters * i / threads,
-          kParameters * (i + 1) / threads);
+          parameters * i / threads,
+          parameters * (i + 1) / threads);
     });
   };
-  const int64_t bytes = kParameters * (7 * 4 + (kLowPrecision ? 2 : 0));
-  benchmarks::measure(
-      state,
-      {kernel, static_cast<double>(bytes)},
-      benchmarks::copy_task(bytes, threads));
-}
-BENCHMARK(adam<false>)
-    ->Name("adam")
-    ->Arg(1)
-    ->Arg(all_threads())
-    ->UseManualTime();
-BENCHMARK(adam<true>)
-    ->Name("adam_with_bfloat16_weights")
-    ->Arg(1)
-    ->Arg(all_threads())
-    ->UseManualTime();
-
-void norm(benchmark::State& state) {
-  const std::vector<float> gradient(kParameters, 0.01f);
-  measure_bytes(state, 2 * kParameters * 4, [&] {
-    benchmark::DoNotOptimize(sum_of_squares(gradient.data(), kParameters));
-    benchmark::DoNotOptimize(all_finite(gradient.data(), kParameters));
+  const int64_t bytes = parameters * (7 * 4 + (kLowPrecision ? 2 : 0));
+  measure({kernel, static_cast<double>(bytes)}, [&] {
+    return benchmarks::copy_task(bytes, threads);
   });
 }
-BENCHMARK(norm)->Name("sum_of_squares_and_all_finite")->UseManualTime();
 
-void convert(benchmark::State& state) {
-  const std::vector<float> x(kParameters, 0.01f);
-  std::vector<BFloat16> y(kParameters);
-  measure_bytes(state, kParameters * 6, [&] {
-    to_bfloat16(x.data(), kParameters, y.data());
+void norm(const Measure& measure) {
+  const std::vector<float> gradient(parameters, 0.01f);
+  measure_bytes(measure, 2 * parameters * 4, [&] {
+    benchmark::DoNotOptimize(sum_of_squares(gradient.data(), parameters));
+    benchmark::DoNotOptimize(all_finite(gradient.data(), parameters));
   });
 }
-BENCHMARK(convert)->Name("to_bfloat16")->UseManualTime();
+
+void convert(const Measure& measure) {
+  const std::vector<float> x(parameters, 0.01f);
+  std::vector<BFloat16> y(parameters);
+  measure_bytes(measure, parameters * 6, [&] {
+    to_bfloat16(x.data(), parameters, y.data());
+  });
+}
+
+struct Kernel {
+  const char* name;
+  void (*run)(const Measure& measure);
+  bool counted = true;
+};
+
+constexpr Kernel kKernels[] = {
+    {"layer_norm_both_ways/fp32", layer_norm<float>},
+    {"layer_norm_both_ways/bf16", layer_norm<BFloat16>},
+    {"gelu_both_ways/fp32", gelu<float>},
+    {"gelu_both_ways/bf16", gelu<BFloat16>},
+    {"column_sum_qkv/fp32", columns<float>},
+    {"column_sum_qkv/bf16", columns<BFloat16>},
+    {"attention_forward/fp32", attention<float, false>},
+    {"attention_backward/fp32", attention<float, true>},
+    {"attention_forward/bf16", attention<BFloat16, false>, false},
+    {"attention_backward/bf16", attention<BFloat16, true>, false},
+    {"cross_entropy/fp32", loss<float>},
+    {"cross_entropy/bf16", loss<BFloat16>},
+    {"embedding_both_ways/fp32", embedding<float>},
+    {"embedding_both_ways/bf16", embedding<BFloat16>},
+    {"adam/fp32", adam<false, false>},
+    {"adam/fp32, all threads", adam<false, true>, false},
+    {"adam/bf16 weights too", adam<true, false>},
+    {"adam/bf16 weights too, all threads", adam<true, true>, false},
+    {"sum_of_squares_and_all_finite/fp32", norm},
+    {"to_bfloat16/fp32", convert},
+};
+
+void count() {
+  masked = 16;
+  parameters = 1'000'000;
+  for (const Kernel& kernel : kKernels) {
+    if (!kernel.counted) {
+      continue;
+    }
+    std::printf("%s\n", kernel.name);
+    kernel.run([](const benchmarks::Task& task, const benchmarks::Bound&) {
+      benchmarks::ds_counted(task.run);
+    });
+  }
+}
+
+void benchmark_all() {
+  for (const Kernel& kernel : kKernels) {
+    const auto run = [&kernel](benchmark::State& state) {
+      kernel.run(
+          [&](const benchmarks::Task& task, const benchmarks::Bound& bound) {
+            benchmarks::measure(state, task, bound);
+          });
+    };
+    benchmark::RegisterBenchmark(kernel.name, run)->UseManualTime();
+  }
+  benchmark::AddCustomContext("instruction set", active_isa());
+  benchmark::RunSpecifiedBenchmarks();
+}
 
 } // namespace
 } // namespace deepspeed::kernels
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--count") {
+    deepspeed::kernels::count();
+    return 0;
+  }
   benchmark::Initialize(&argc, argv);
-  benchmark::AddCustomContext(
-      "instruction set", deepspeed::kernels::active_isa());
-  benchmark::RunSpecifiedBenchmarks();
+  deepspeed::kernels::benchmark_all();
 }

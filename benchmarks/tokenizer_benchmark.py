@@ -2,7 +2,7 @@
 """Speed of the tokenizer against Hugging Face's, one thread each.
 
 usage: PEERS_PYTHON benchmarks/tokenizer_benchmark.py [--blocks 5] [--bin DIR]
-           [--tokenizer DIR] [--text FILE]
+           [--tokenizer DIR] [--text FILE] [--rows FILE]
 
 First the ids of all lines are compared. Then each block runs ours, theirs,
 theirs, ours (ABBA), so that a machine that becomes slower meets both alike.
@@ -22,6 +22,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import tokenizers  # noqa: E402
 import transformers  # noqa: E402
+
+import bench_rows  # noqa: E402
 from tokenizers import AddedToken  # noqa: E402
 
 
@@ -61,6 +63,7 @@ def main():
     parser.add_argument("--bin", default="build/bin")
     parser.add_argument("--tokenizer", default="data/roberta-base")
     parser.add_argument("--text", default="data/encyclopedia/train.txt")
+    parser.add_argument("--rows")
     arguments = parser.parse_args()
 
     with open(arguments.text, encoding="utf-8", newline="\n") as file:
@@ -88,10 +91,10 @@ def main():
         ratios.append(mine / other)
         print(f"block {block + 1}: ours {mine:6.1f} MB/s, theirs {other:5.2f} MB/s, "
               f"ratio {mine / other:.1f}", flush=True)
-    for name, values, unit in (("ours", ours, "MB/s"), ("theirs", theirs, "MB/s"),
-                               ("ratio", ratios, "x"), ("ours, load", loads, "ms")):
-        print(f"{name:>10}: median {statistics.median(values):.2f} {unit}, "
-              f"from {min(values):.2f} to {max(values):.2f}")
+    print(f"ours, load: median {statistics.median(loads):.0f} ms")
+    bench_rows.finish([bench_rows.compare(
+        "tokenizer, one thread, cold, Hugging Face tokenizers", ours, theirs,
+        lambda value: f"{value:.1f} MB/s", "10, and 40 MB/s")], arguments.rows)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "benchmarks/bounds.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/mapped_file.h"
 #include "deepspeed/text/tokenizer.h"
@@ -37,14 +38,16 @@ int run(const std::string& folder, const std::string& path) {
   std::vector<int32_t> ids;
   size_t tokens = 0;
   const double begun = now();
-  text::Encoder encoder(tokenizer);
-  while (!rest.empty()) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-    ids.clear();
-    encoder.encode(line, ids);
-    tokens += ids.size();
-  }
+  benchmarks::ds_counted([&] {
+    text::Encoder encoder(tokenizer);
+    while (!rest.empty()) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+      ids.clear();
+      encoder.encode(line, ids);
+      tokens += ids.size();
+    }
+  });
   const double done = now();
   std::printf("%.6f %.6f %zu\n", loaded - started, done - begun, tokens);
   return 0;

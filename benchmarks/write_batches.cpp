@@ -1,7 +1,7 @@
 // Writes the batches that train_bert would train on, for the Python peers.
 //
 //   write_batches TEXT TOKENIZER_FOLDER OUT.jsonl [--steps N] [--seed N]
-//                 [--batch_size N] [--eval]
+//                 [--batch_size N] [--max_seq_length N] [--eval]
 //
 // With --eval: the batches of an evaluation of all of TEXT.
 #include "deepspeed/base/error.h"
@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
     app.add_option("--steps", steps);
     app.add_option("--seed", options.seed);
     app.add_option("--batch_size", options.shape.batch_size);
+    app.add_option("--max_seq_length", options.max_seq_length);
     app.add_flag("--eval", eval);
     return run_with_arguments(app, argc, argv, [&] {
       const auto tokenizer = text::Tokenizer::load(tokenizer_folder);

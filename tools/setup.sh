@@ -14,18 +14,20 @@ readonly build_packages=(
 )
 readonly fuzz_packages=(clang libclang-rt-14-dev)
 readonly lint_packages=(clang-format clang-tidy)
+readonly valgrind_packages=(valgrind)
 
 usage() {
   cat <<'TEXT'
-usage: tools/setup.sh [--with-fuzz] [--with-lint]
+usage: tools/setup.sh [--with-fuzz] [--with-lint] [--with-valgrind]
 
 Installs what is missing and does nothing when all is there:
   Debian packages   with apt-get, as root or through sudo
   .deps/site        libtorch out of the wheel 'torch' (not when TORCH_ROOT is set)
   .deps/venv        Python tools of `make data`
 
-  --with-fuzz   clang and its run-time library too, for the fuzz targets
-  --with-lint   clang-format and clang-tidy too, for `make lint`
+  --with-fuzz       clang and its run-time library too, for the fuzz targets
+  --with-lint       clang-format and clang-tidy too, for `make lint`
+  --with-valgrind   valgrind too, for the test that counts instructions
 TEXT
 }
 
@@ -53,6 +55,7 @@ parse_options() {
     case $option in
       --with-fuzz) wanted+=("${fuzz_packages[@]}") ;;
       --with-lint) wanted+=("${lint_packages[@]}") ;;
+      --with-valgrind) wanted+=("${valgrind_packages[@]}") ;;
       -h | --help) usage && exit 0 ;;
       *) fail 64 "unknown option '$option'" "type: tools/setup.sh --help" ;;
     esac
