@@ -137,7 +137,7 @@ def train(args):
 
 
 def train_base(args):
-    return script("train_benchmark.py", "base", *lengths(args, 2, 4, 1),
+    return script("train_benchmark.py", "base", *lengths(args, 2, 3, 1),
                   *["--no_compile"] * args.quick)
 
 

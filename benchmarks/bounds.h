@@ -13,6 +13,10 @@ namespace deepspeed::benchmarks {
 struct Task {
   std::function<void()> run;
   double work; // bytes, or floating-point operations
+  // As a bound it is repeated for half the time of the task: one call of it
+  // would often miss, or be, the moment in which another program has the core.
+  // Not for what leaves its data in the cache.
+  bool is_short = false;
 };
 
 // Work per second of memory: a memcpy that moves `bytes` in all, half of them

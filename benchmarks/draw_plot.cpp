@@ -1,7 +1,7 @@
 // Draws a CSV table as a chart: draw_plot TITLE X_LABEL Y_LABEL OUT.svg < CSV
 //
-// The first line names the columns: x, then up to four curves; a label that
-// ends in "bound" is drawn thin. An empty cell is a gap.
+// The first line names the columns: x, then up to four pairs of what was
+// measured (dots) and its bound (a line). An empty cell is a gap.
 #include <cmath>
 #include <iostream>
 #include <sstream>
@@ -48,9 +48,9 @@ int run(int argc, char** argv) {
   for (size_t i = 1; i < labels.size(); ++i) {
     report::Series series;
     series.label = labels[i];
-    series.style = labels[i].ends_with("bound") ? report::Series::Style::thin
-                                                : report::Series::Style::line;
-    series.color = static_cast<int>(i - 1) % 4;
+    series.style =
+        i % 2 == 1 ? report::Series::Style::dots : report::Series::Style::line;
+    series.color = static_cast<int>(i - 1) / 2 % 4;
     plot.series.push_back(series);
   }
   while (std::getline(std::cin, line)) {

@@ -63,7 +63,7 @@ benchmarks::Task multiply_adds(int threads) {
       }
     });
   };
-  return {run, one.work * threads};
+  return {run, one.work * threads, true};
 }
 
 void product(benchmark::State& state, const Shape& shape, at::ScalarType type) {
