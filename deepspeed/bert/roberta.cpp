@@ -97,8 +97,10 @@ void RobertaForMaskedLMImpl::add_layer(int64_t index) {
 void RobertaForMaskedLMImpl::add_pooler_and_head() {
   const RobertaConfig& c = options_.config;
   if (c.pooler) {
-    add_normal("encoder.pooler.dense.weight", {c.hidden_size, c.hidden_size});
-    add_constant("encoder.pooler.dense.bias", {c.hidden_size}, 0);
+    pooler_ = {
+        add_normal(
+            "encoder.pooler.dense.weight", {c.hidden_size, c.hidden_size}),
+        add_constant("encoder.pooler.dense.bias", {c.hidden_size}, 0)};
   }
   head_.tensors.resize(kHeadParameters);
   head_.tensors[kDecoderBias] = add_constant("lm_head.bias", {c.vocab_size}, 0);
@@ -282,6 +284,11 @@ void RobertaForMaskedLMImpl::bind_gradients(
   // The head gives all rows a gradient, then the embedding those of its words.
   if (flat::GradientSlot* word = embeddings_.slots[kWordEmbeddings]) {
     word->rows_come_last = true;
+  }
+  for (const at::Tensor& tensor : pooler_) {
+    if (flat::GradientSlot* slot = slot_of(tensor)) {
+      slot->is_unused = true;
+    }
   }
 }
 

@@ -89,6 +89,7 @@ class RobertaForMaskedLMImpl : public ParameterTree,
   BlockParameters embeddings_;
   std::vector<BlockParameters> layers_;
   BlockParameters head_;
+  std::vector<at::Tensor> pooler_; // kept for the files, never computed
 };
 TORCH_MODULE(RobertaForMaskedLM);
 

@@ -30,6 +30,8 @@ struct GradientSlot {
   // The last writers have gradients for a few rows only, and ask late_rows()
   // first: an embedding that is tied to the output layer. Set by the module.
   bool rows_come_last = false;
+  // No gradient ever comes, and nobody waits for one. Set by the module.
+  bool is_unused = false;
   // Called by dense_is_complete(); empty where nobody wants to know.
   std::function<void()> on_dense;
   // Set by on_dense: the dense gradient is on its way, rows go here.

@@ -157,8 +157,11 @@ void GradientReducer::begin_backward(bool last) {
   next_ = 0;
   finished_ = 0;
   for (const auto& state : buckets_) {
-    state->waiting_for =
-        state->bucket.last_entry - state->bucket.first_entry + 1;
+    const auto& entries = state->group->entries();
+    state->waiting_for = std::count_if(
+        entries.begin() + state->bucket.first_entry,
+        entries.begin() + state->bucket.last_entry + 1,
+        [](const flat::FlatEntry& entry) { return !entry.slot.is_unused; });
   }
 }
 
@@ -167,8 +170,8 @@ void GradientReducer::on_gradient(size_t bucket, flat::FlatEntry& entry) {
     return; // somebody else's backward pass: leave parameter.grad() to him
   }
   const at::NoGradGuard no_grad;
-  if (entry.slot.late) {
-    return; // launched by on_dense()
+  if (entry.slot.late || entry.slot.is_unused) {
+    return; // launched by on_dense(), or not waited for
   }
   entry.slot.collect(entry.parameter);
   --buckets_[bucket]->waiting_for;
@@ -199,6 +202,13 @@ void GradientReducer::launch_ready() {
 
 void GradientReducer::launch(State& state) {
   const Bucket& bucket = state.bucket;
+  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
+    flat::FlatEntry& entry = state.group->entries()[i];
+    if (entry.slot.fresh) {
+      unused_.push_back(entry.name);
+      entry.slot.take().grad.zero_();
+    }
+  }
   if (!layout_.whole_gradients) {
     state.host = state.gradients.cpu(); // itself, if it is there already
   } else if (!layout_.device.is_cpu()) {
@@ -253,14 +263,6 @@ void GradientReducer::abandon_step() noexcept {
 void GradientReducer::launch_rest() {
   const at::NoGradGuard no_grad;
   for (const auto& state : buckets_) {
-    for (size_t i = state->bucket.first_entry; i <= state->bucket.last_entry;
-         ++i) {
-      flat::FlatEntry& entry = state->group->entries()[i];
-      if (entry.slot.fresh) {
-        unused_.push_back(entry.name);
-        entry.slot.take().grad.zero_();
-      }
-    }
     state->waiting_for = 0;
   }
   launch_ready();

@@ -113,5 +113,36 @@ TEST(LateRows, ARankMayHaveNone) {
   }
 }
 
+// The first bucket holds a parameter that never gets a gradient.
+TEST(UnusedParameters, HoldNothingUp) {
+  for (const int stage : {0, 2}) {
+    comm::Ranks processes(2, [&](const comm::RankInfo& info) {
+      const auto ranks = comm::make_process_group(info);
+      Layout layout;
+      layout.stage = stage;
+      layout.whole_gradients = stage < 2;
+      layout.ranks = ranks.get();
+      std::vector<std::unique_ptr<FlatGroup>> groups;
+      at::Tensor used = at::zeros({8}).requires_grad_();
+      groups.push_back(std::make_unique<FlatGroup>(
+          std::vector<NamedParameter>{
+              {"used", used}, {"unused", at::zeros({8}).requires_grad_()}},
+          layout));
+      groups[0]->entries()[1].slot.is_unused = true;
+      GradientReducer reducer(groups, *ranks, layout, {.bucket_size = 1});
+      reducer.begin_step();
+      reducer.begin_backward(/*last=*/true);
+      used.sum().backward();
+      EXPECT_EQ(reducer.unused(), std::vector<std::string>{"unused"})
+          << "launched before the end of backward";
+      reducer.end_backward();
+      reducer.wait();
+      const double sum = groups[0]->shard_gradient().sum().item<double>();
+      EXPECT_EQ(sum, stage == 0 || info.rank == 0 ? 16 : 0);
+    });
+    processes.expect_success();
+  }
+}
+
 } // namespace
 } // namespace deepspeed::zero
