@@ -8,7 +8,7 @@ SECONDS ?= 60
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build data data-large peers pretrain test unit-test \
+.PHONY: help setup build build-all data data-large peers pretrain test unit-test \
 	parity lint tidy bench fuzz asan tsan install clean
 
 help: ## list the targets
@@ -20,6 +20,9 @@ setup: ## install what is missing: Debian packages, libtorch into .deps/
 
 build: setup ## build the programs into build/bin/
 	cmake --preset release -DTORCH_ROOT=$(TORCH_ROOT) --log-level=NOTICE
+	cmake --build --preset release --target all_programs
+
+build-all: build ## build the tests and benchmarks, too
 	cmake --build --preset release
 
 data: setup ## fetch the corpus and the roberta-base tokenizer into data/
@@ -36,7 +39,7 @@ pretrain: build data ## train for 300 steps, evaluate, fill a mask
 
 test: unit-test parity ## install, build and run all tests
 
-unit-test: build data ## the C++ tests, the lints' tests, the install test
+unit-test: build-all data ## the C++ tests, the lints' tests, the install test
 	ctest --test-dir build --output-on-failure --no-tests=error \
 		--output-junit test_results.xml
 
@@ -63,7 +66,7 @@ tidy: ## clang-tidy over the torch-free folders
 	cmake --preset asan --log-level=NOTICE
 	run-clang-tidy -quiet -p build-asan 'deepspeed/[a-z]+/[a-z_]+\.cpp$$'
 
-bench: build data ## all benchmarks as one table, in 25 minutes (HELLODEEPSPEED=DIR)
+bench: build-all data ## all benchmarks as one table, in 25 minutes (HELLODEEPSPEED=DIR)
 	python3 benchmarks/bench.py
 
 fuzz: ## fuzz every parser, SECONDS=60 in all

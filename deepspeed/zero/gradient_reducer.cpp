@@ -329,15 +329,16 @@ void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
   ranks_.all_gather(rows, bounds)->wait();
   ranks_.all_gather(all, value_bounds)->wait();
   all = all.to(at::kFloat);
+  float* const sums = group.shard_gradient().data_ptr<float>();
   for (int64_t i = 0; i < bounds.back(); ++i) {
     const checkpoint::Overlap part = checkpoint::overlap_of(
         group.shard(),
-        entry.offset + rows.data_ptr<int64_t>()[i] * columns,
+        entry.offset + rows.const_data_ptr<int64_t>()[i] * columns,
         columns);
-    if (part.numel > 0) {
-      group.shard_gradient()
-          .narrow(0, part.in_shard, part.numel)
-          .add_(all.narrow(0, i * columns + part.in_parameter, part.numel));
+    const float* value =
+        all.const_data_ptr<float>() + i * columns + part.in_parameter;
+    for (int64_t j = 0; j < part.numel; ++j) {
+      sums[part.in_shard + j] += value[j];
     }
   }
 }
