@@ -24,7 +24,7 @@ constexpr int64_t kLeftFloats = 60 * 1024;
 // Of a block: what its packed columns and its sums take stays in the caches.
 constexpr int64_t kMaxRows = 960;
 constexpr int64_t kMaxColumns = 512;
-// All tiles fit into these multiples without a rest.
+// Tiles of AVX-512 fit into these multiples without a rest; others are padded.
 constexpr int64_t kRowMultiple = 12;
 constexpr int64_t kColumnMultiple = 32;
 #endif
