@@ -1,11 +1,17 @@
 // Where the gradient of a parameter goes, for autograd and for fused blocks.
 #include "deepspeed/flat/gradient_slot.h"
 
+#include <stdexcept>
 #include <utility>
 
 namespace deepspeed::flat {
 
 GradientSlot::Target GradientSlot::take() {
+  if (late) {
+    throw std::logic_error(
+        "a dense gradient came after dense_is_complete(): the module has run "
+        "twice before one backward pass");
+  }
   if (fresh && make_room) {
     make_room();
   }

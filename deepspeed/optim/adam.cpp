@@ -9,7 +9,6 @@
 #include "deepspeed/optim/grain.h"
 
 namespace deepspeed::optim {
-namespace {} // namespace
 
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
     : parameters_(parameters),

@@ -53,6 +53,7 @@ at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
     EXPECT_EQ(late != nullptr, plan.late);
     if (late != nullptr) {
       *late = {rows, values};
+      EXPECT_THROW(table.slot.take(), std::logic_error);
     } else {
       at::Tensor(dense).index_add_(0, at::tensor(rows, at::kLong), values);
     }
