@@ -11,6 +11,14 @@
 namespace deepspeed::kernels {
 namespace {
 
+// One of Highway's targets, and what this machine has beyond it.
+struct Isa {
+  std::string name;
+  int64_t target = 0;
+  bool bfloat16 = false;
+  bool tiles = false;
+};
+
 std::string name_of(int64_t target) {
   switch (target) {
     case HWY_AVX3:
@@ -24,14 +32,28 @@ std::string name_of(int64_t target) {
   }
 }
 
-// Targets that were compiled and that this machine runs, best (lowest) first.
-const std::vector<int64_t>& targets() {
-  static const std::vector<int64_t> list = [] {
+// Those that were compiled and that this machine runs, best first.
+const std::vector<Isa>& isas() {
+  static const std::vector<Isa> list = [] {
+    std::vector<Isa> found;
     hwy::SetSupportedTargetsForTest(0);
-    return hwy::SupportedAndGeneratedTargets();
+    for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+#if defined(__x86_64__)
+      if (target == HWY_AVX3 && __builtin_cpu_supports("avx512bf16")) {
+        if (__builtin_cpu_supports("amx-bf16")) {
+          found.push_back({"amx", target, true, true});
+        }
+        found.push_back({"avx512_bf16", target, true, false});
+      }
+#endif
+      found.push_back({name_of(target), target, false, false});
+    }
+    return found;
   }();
   return list;
 }
+
+const Isa* active = nullptr; // set by choose_isa()
 
 [[noreturn]] void fail(const std::string& name, const std::string& where) {
   std::string known;
@@ -46,44 +68,52 @@ const std::vector<int64_t>& targets() {
 }
 
 void use(const std::string& name, const std::string& where) {
-  for (const int64_t target : targets()) {
-    if (name_of(target) == name) {
-      hwy::SetSupportedTargetsForTest(target);
+  for (const Isa& isa : isas()) {
+    if (isa.name == name) {
+      hwy::SetSupportedTargetsForTest(isa.target);
       hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+      active = &isa;
       return;
     }
   }
   fail(name, where);
 }
 
+const Isa& chosen() {
+  choose_isa();
+  return *active;
+}
+
 } // namespace
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const int64_t target : targets()) {
-    names.push_back(name_of(target));
+  for (const Isa& isa : isas()) {
+    names.push_back(isa.name);
   }
   return names;
 }
 
 void choose_isa() {
-  static const bool chosen = [] {
+  static const bool done = [] {
     const char* name = std::getenv("DS_CPU_ISA");
     use(name != nullptr && *name != '\0' ? name : available_isas().front(),
         "environment variable DS_CPU_ISA");
     return true;
   }();
-  (void)chosen;
+  (void)done;
 }
 
 std::string active_isa() {
-  choose_isa();
-  for (const int64_t target : targets()) {
-    if ((hwy::SupportedTargets() & target) != 0) {
-      return name_of(target);
-    }
-  }
-  return name_of(HWY_STATIC_TARGET);
+  return chosen().name;
+}
+
+bool multiplies_bfloat16() {
+  return chosen().bfloat16;
+}
+
+bool has_tiles() {
+  return chosen().tiles;
 }
 
 void force_isa(const std::string& name) {

@@ -2,8 +2,11 @@
 //
 // Every kernel is compiled for several instruction sets; the best one of the
 // machine is chosen at the first call. The environment variable DS_CPU_ISA
-// (scalar, avx2, avx512, neon) forces one; one that the machine lacks is an
-// error, never a silent downgrade.
+// (scalar, avx2, avx512, avx512_bf16, amx, neon) forces one; one that the
+// machine lacks is an error, never a silent downgrade.
+//
+// avx512_bf16 is avx512 with products of pairs of bfloat16; amx is that with
+// tiles, which only libtorch's products use.
 #pragma once
 
 #include <string>
@@ -17,6 +20,11 @@ std::vector<std::string> available_isas();
 
 // The name of the one in use. Throws base::Error for a bad DS_CPU_ISA.
 std::string active_isa();
+
+// Whether the one in use has vdpbf16ps.
+bool multiplies_bfloat16();
+// Whether the one in use has tiles.
+bool has_tiles();
 
 // Uses this one from now on, for all threads. Not while kernels run. Throws
 // base::Error when the machine or the build lacks it.
