@@ -26,10 +26,12 @@ class EncoderLayer : public Block {
     norm.residual = input_;
     middle_ = layer_norm(norm, saved_attention_norm_);
 
-    activated_ = product(middle_, parameter(kIntermediateWeight).t());
-    gelu_derivative_ = bias_gelu_(activated_, parameter(kIntermediateBias));
+    activated_ = gelu_product(
+        parameter(kIntermediateBias),
+        middle_,
+        parameter(kIntermediateWeight).t());
     norm = output_norm();
-    norm.x = product(activated_, parameter(kOutputWeight).t());
+    norm.x = product(activated_.value, parameter(kOutputWeight).t());
     norm.residual = middle_;
     return layer_norm(norm, saved_output_norm_);
   }
@@ -107,9 +109,9 @@ class EncoderLayer : public Block {
       at::Tensor& dmiddle,
       flat::GradientOutputs& gradients) const {
     bias_gradient(dff, gradients.take(kOutputBias));
-    weight_gradient(dff, activated_, gradients.take(kOutputWeight));
-    at::Tensor dactivated = product(dff, parameter(kOutputWeight));
-    gelu_backward_(dactivated, gelu_derivative_);
+    weight_gradient(dff, activated_.value, gradients.take(kOutputWeight));
+    const at::Tensor dactivated =
+        gated_product(activated_.derivative, dff, parameter(kOutputWeight));
     bias_gradient(dactivated, gradients.take(kIntermediateBias));
     weight_gradient(dactivated, middle_, gradients.take(kIntermediateWeight));
     add_product_(dmiddle, dactivated, parameter(kIntermediateWeight));
@@ -144,8 +146,7 @@ class EncoderLayer : public Block {
   AttentionOutputs attended_;
   SavedNorm saved_attention_norm_;
   at::Tensor middle_; // [t, h], after the first LayerNorm
-  at::Tensor activated_; // [t, f], after GELU
-  at::Tensor gelu_derivative_; // [t, f]
+  Activation activated_; // [t, f], after GELU
   SavedNorm saved_output_norm_;
 };
 

@@ -69,10 +69,11 @@ class MlmHead : public Block {
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
     rows_ = input.index_select(0, arguments_.batch->masked_rows());
-    at::Tensor dense = product(rows_, parameter(kDenseWeight).t());
-    gelu_derivative_ = bias_gelu_(dense, parameter(kDenseBias));
+    const Activation dense = gelu_product(
+        parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
+    gelu_derivative_ = dense.derivative;
     NormInputs inputs = norm();
-    inputs.x = dense;
+    inputs.x = dense.value;
     normed_ = layer_norm(inputs, saved_norm_);
     return product(normed_, parameter(kDecoderWeight).t());
   }

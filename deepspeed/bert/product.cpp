@@ -1,15 +1,20 @@
 // Matrix products in the compute dtype.
 #include "deepspeed/bert/product.h"
 
+#include <atomic>
+
 #include "deepspeed/bert/dispatch.h"
+#include "deepspeed/bert/functional.h"
+#include "deepspeed/kernels/isa.h"
 #include "deepspeed/kernels/matmul.h"
 
 namespace deepspeed::bert {
 namespace {
 
-bool has_bf16_products() {
-  static const bool has = __builtin_cpu_supports("avx512bf16") ||
-      __builtin_cpu_supports("amx-bf16");
+// Intel's processors run libtorch's products (MKL) in fp32 as fast as ours or
+// faster; others, AMD's among them, do not. Tiles are libtorch's, too.
+bool has_fast_mkl() {
+  static const bool has = __builtin_cpu_is("intel");
   return has;
 }
 
@@ -27,8 +32,14 @@ template <typename T, typename Out>
 void run(kernels::Matmul<T, Out>& args) {
   const kernels::MatmulBlocks blocks =
       kernels::matmul_blocks(args.rows, args.columns, at::get_num_threads());
-  at::parallel_for(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-    kernels::matmul(args, blocks, begin, end);
+  // The next free thread takes the next block.
+  std::atomic<int64_t> next{0};
+  const int64_t threads =
+      std::min<int64_t>(blocks.count, at::get_num_threads());
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t block = next++; block < blocks.count; block = next++) {
+      kernels::matmul(args, blocks, block, block + 1);
+    }
   });
 }
 
@@ -36,6 +47,8 @@ struct Extras {
   float scale = 1.0f;
   at::Tensor bias; // may be undefined
   bool accumulate = false;
+  at::Tensor gelu_derivative; // may be undefined
+  at::Tensor gate; // may be undefined
 };
 
 // The product by kernels::matmul.
@@ -56,6 +69,8 @@ void multiply(
         args.scale = extras.scale;
         args.bias = data<T>(extras.bias);
         args.accumulate = extras.accumulate;
+        args.gelu_derivative = data<Out>(extras.gelu_derivative);
+        args.gate = data<Out>(extras.gate);
         args.out = data<Out>(out);
         args.out_row = out.stride(0);
         run(args);
@@ -72,12 +87,19 @@ void multiply(
 
 } // namespace
 
-bool is_widened(at::ScalarType dtype) {
-  return dtype == at::kHalf || (dtype == at::kBFloat16 && !has_bf16_products());
+bool has_own_product(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return !has_fast_mkl();
+    case at::kBFloat16:
+      return !kernels::has_tiles();
+    default:
+      return true;
+  }
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
-  if (is_widened(a.scalar_type())) {
+  if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
     multiply(result, a, b, {.scale = factor});
     return result;
@@ -91,11 +113,42 @@ void bias_product_out(
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
-  if (is_widened(a.scalar_type())) {
+  if (has_own_product(a.scalar_type())) {
     multiply(out, a, b, {.bias = bias});
   } else {
     at::addmm_out(out, bias, a, b);
   }
+}
+
+Activation gelu_product(
+    const at::Tensor& bias,
+    const at::Tensor& a,
+    const at::Tensor& b) {
+  if (has_own_product(a.scalar_type())) {
+    Activation result;
+    result.value = at::empty({a.size(0), b.size(1)}, a.options());
+    result.derivative = at::empty_like(result.value);
+    const Extras extras{.bias = bias, .gelu_derivative = result.derivative};
+    multiply(result.value, a, b, extras);
+    return result;
+  }
+  at::Tensor value = product(a, b);
+  const at::Tensor derivative = bias_gelu_(value, bias);
+  return {value, derivative};
+}
+
+at::Tensor gated_product(
+    const at::Tensor& gate,
+    const at::Tensor& a,
+    const at::Tensor& b) {
+  if (has_own_product(a.scalar_type())) {
+    at::Tensor result = at::empty_like(gate);
+    multiply(result, a, b, {.gate = gate});
+    return result;
+  }
+  at::Tensor result = product(a, b);
+  gelu_backward_(result, gate);
+  return result;
 }
 
 void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
@@ -108,7 +161,7 @@ void product_into(
     const at::Tensor& b,
     float factor,
     bool add) {
-  if (is_widened(a.scalar_type())) {
+  if (has_own_product(a.scalar_type())) {
     multiply(out, a, b, {.scale = factor, .accumulate = add});
   } else if (out.scalar_type() != a.scalar_type()) {
     const at::Tensor result = product(a, factor == 1.0f ? b : b * factor);

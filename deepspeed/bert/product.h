@@ -1,17 +1,16 @@
 // Matrix products in the compute dtype.
 //
-// fp32, and bf16 on a CPU with instructions for it: libtorch's product. fp16,
-// and bf16 on other CPUs: kernels::matmul, which widens while it packs, sums in
-// fp32 and rounds once (libtorch's own product takes 4 to 9 times as long
-// there).
+// By kernels::matmul, which sums in fp32 and rounds once, or by libtorch's
+// product where that is faster: bf16 on a CPU with tiles (AMX), and fp32 on
+// Intel's CPUs. docs/benchmarks.md has the figures.
 #pragma once
 
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed::bert {
 
-// Whether products of this dtype are made in fp32, by kernels::matmul.
-bool is_widened(at::ScalarType dtype);
+// Whether products of this dtype are made by kernels::matmul.
+bool has_own_product(at::ScalarType dtype);
 
 // a b * factor, in the dtype of a.
 at::Tensor product(
@@ -23,6 +22,22 @@ at::Tensor product(
 void bias_product_out(
     at::Tensor& out,
     const at::Tensor& bias, // [columns]
+    const at::Tensor& a,
+    const at::Tensor& b);
+
+// gelu(bias + a b), and the derivative of GELU there.
+struct Activation {
+  at::Tensor value;
+  at::Tensor derivative;
+};
+Activation gelu_product(
+    const at::Tensor& bias,
+    const at::Tensor& a,
+    const at::Tensor& b);
+
+// gate * (a b), element by element: back through GELU.
+at::Tensor gated_product(
+    const at::Tensor& gate,
     const at::Tensor& a,
     const at::Tensor& b);
 

@@ -8,6 +8,7 @@
 #include "deepspeed/base/bfloat16.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/float16.h"
+#include "deepspeed/base/huge_pages.h"
 #include "deepspeed/kernels/reduce.h"
 
 namespace deepspeed::comm {
@@ -110,7 +111,9 @@ void Transport::all_reduce(const Buffer& data, ReduceOp op) {
 }
 
 at::Tensor Transport::allocate(int64_t numel, at::ScalarType dtype) {
-  return at::zeros({numel}, dtype);
+  at::Tensor memory = at::empty({numel}, dtype);
+  base::advise_huge_pages(memory.data_ptr(), memory.nbytes());
+  return memory.zero_();
 }
 
 std::unique_ptr<Transport> make_single_transport() {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "deepspeed/flat/large_tensor.h"
+
 namespace deepspeed::flat {
 
 FlatParameters::FlatParameters(
@@ -32,11 +34,11 @@ FlatParameters::FlatParameters(
               entries_.empty() ? at::Device(at::kCPU)
                                : entries_.front().parameter.device());
   const at::NoGradGuard no_grad;
-  master_ = at::empty({numel}, options);
-  gradients_ = at::empty({numel}, options);
+  master_ = large_zeros(numel, options);
+  gradients_ = large_zeros(numel, options);
   compute_ = compute_dtype == at::kFloat
       ? master_
-      : at::empty({numel}, options.dtype(compute_dtype));
+      : large_zeros(numel, options.dtype(compute_dtype));
   for (FlatEntry& entry : entries_) {
     const auto view = [&](const at::Tensor& flat) {
       return flat.narrow(0, entry.offset, entry.numel)

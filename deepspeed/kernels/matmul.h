@@ -22,9 +22,13 @@ struct MatmulOperand {
   int64_t column = 1;
 };
 
-// out = scale * left right + bias, or out += scale * left right.
-// T, Out: float, float; or base::BFloat16 or base::Float16 with itself or with
-// float.
+// out = scale * left right + bias, or out += scale * left right, or one of the
+// two ways through GELU (gelu.h):
+//   out = gelu(u), gelu_derivative = gelu'(u), with u = scale * left right +
+//   bias out = gate * (scale * left right)
+// On instruction sets that multiply bfloat16 (isa.h), denormal elements count
+// as zero. T, Out: float, float; or base::BFloat16 or base::Float16 with itself
+// or with float.
 template <typename T, typename Out>
 struct Matmul {
   int64_t rows = 0; // of `out`
@@ -37,6 +41,9 @@ struct Matmul {
   bool accumulate = false; // add to what `out` holds
   Out* out = nullptr; // [rows, columns]
   int64_t out_row = 0; // elements from one row of `out` to the next
+  // Null, or laid out as `out`; not both, and neither with `accumulate`.
+  Out* gelu_derivative = nullptr; // written
+  const Out* gate = nullptr; // read
 };
 
 // The parts that a product is made in, each of block_rows x block_columns.

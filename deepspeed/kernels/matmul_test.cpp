@@ -30,6 +30,7 @@ struct Problem {
     left = random_array<T>(rows * depth, 1);
     right = random_array<T>(depth * columns, 2);
     bias = random_array<T>(columns, 3);
+    gate = random_array<Out>(rows * (columns + 3), 5);
     before = random_array<Out>(rows * (columns + 3), 4);
     args.rows = rows;
     args.columns = columns;
@@ -79,7 +80,7 @@ struct Problem {
 
   Shape size;
   std::vector<T> left, right, bias;
-  std::vector<Out> before;
+  std::vector<Out> before, gate;
   Matmul<T, Out> args;
 };
 
@@ -101,6 +102,52 @@ void check_all_layouts() {
       expect_near(problem.run(1), problem.expected(), 2e-6, magnitude);
     }
   }
+}
+
+// The ways through GELU, against its own kernel and a product of elements.
+template <typename T, typename Out>
+void check_gelu(const Shape& shape) {
+  Problem<T, Out> problem(shape, false, true);
+  const double magnitude = 1.0 + std::sqrt(double(shape.depth));
+  problem.args.gate = problem.gate.data();
+  std::vector<double> expected = problem.expected();
+  for (int64_t i = 0; i < shape.rows; ++i) {
+    for (int64_t j = 0; j < shape.columns; ++j) {
+      const int64_t at = i * problem.args.out_row + j;
+      expected[at] *= static_cast<float>(problem.gate[at]);
+    }
+  }
+  expect_near(problem.run(2), expected, 1e-5, magnitude);
+
+  problem.args.gate = nullptr;
+  problem.args.scale = 0.1f;
+  problem.args.bias = problem.bias.data();
+  expected = problem.expected();
+  std::vector<double> slope = doubles(problem.gate);
+  for (int64_t i = 0; i < shape.rows; ++i) {
+    for (int64_t j = 0; j < shape.columns; ++j) {
+      const int64_t at = i * problem.args.out_row + j;
+      const double u = expected[at];
+      const double phi = 0.5 * std::erfc(-u / std::sqrt(2.0));
+      expected[at] = u * phi;
+      slope[at] = phi + u * 0.3989422804014327 * std::exp(-0.5 * u * u);
+    }
+  }
+  std::vector<Out> derivative = problem.gate;
+  problem.args.gelu_derivative = derivative.data();
+  expect_near(problem.run(1), expected, 1e-5);
+  expect_near(derivative, slope, 1e-5);
+}
+
+TEST(Matmul, GoesThroughGelu) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    // The second one is summed in several parts.
+    for (const Shape& shape : {Shape{13, 37, 30}, Shape{26, 33, 1100}}) {
+      check_gelu<T, T>(shape);
+      check_gelu<T, float>(shape);
+    }
+  });
 }
 
 TEST(Matmul, EqualsTheSumInDoublePrecision) {

@@ -5,16 +5,24 @@
 #include <cmath>
 
 #include "deepspeed/base/trace.h"
+#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 
 namespace deepspeed::optim {
+namespace {
+
+at::Tensor like(const at::Tensor& flat) {
+  return flat::large_zeros(flat.numel(), flat.options());
+}
+
+} // namespace
 
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
     : parameters_(parameters),
       options_(options),
-      exp_avg_(at::zeros_like(parameters.master())),
-      exp_avg_sq_(at::zeros_like(parameters.master())) {
+      exp_avg_(like(parameters.master())),
+      exp_avg_sq_(like(parameters.master())) {
   for (const flat::FlatEntry& entry : parameters.entries()) {
     const auto view = [&](const at::Tensor& flat) {
       return flat.narrow(0, entry.offset, entry.numel)

@@ -1,4 +1,5 @@
 // Adam and AdamW on one shard.
+#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
@@ -13,8 +14,8 @@ class ShardAdam : public ShardOptimizer {
  public:
   ShardAdam(const at::Tensor& weight, const ShardAdamOptions& options)
       : options_(options) {
-    states_.push_back({"exp_avg", at::zeros_like(weight)});
-    states_.push_back({"exp_avg_sq", at::zeros_like(weight)});
+    states_.push_back({"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back({"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
   }
 
   void step(const ShardTensors& shard, const ShardStep& step) override {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
@@ -14,8 +15,8 @@ class ShardLamb : public ShardOptimizer {
  public:
   ShardLamb(const at::Tensor& weight, ShardLambOptions options)
       : options_(std::move(options)) {
-    states_.push_back({"exp_avg", at::zeros_like(weight)});
-    states_.push_back({"exp_avg_sq", at::zeros_like(weight)});
+    states_.push_back({"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back({"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
   }
 
   void step(const ShardTensors& shard, const ShardStep& step) override {

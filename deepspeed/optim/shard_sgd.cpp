@@ -1,4 +1,5 @@
 // Stochastic gradient descent with momentum on one shard.
+#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
@@ -10,7 +11,7 @@ class ShardSgd : public ShardOptimizer {
   ShardSgd(const at::Tensor& weight, const ShardSgdOptions& options)
       : options_(options) {
     if (options_.has_momentum) {
-      states_.push_back({"momentum_buffer", at::zeros_like(weight)});
+      states_.push_back({"momentum_buffer", flat::large_zeros(weight.numel(), weight.options())});
     }
   }
 

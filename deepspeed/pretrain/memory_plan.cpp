@@ -69,7 +69,7 @@ double activation_bytes(const MemoryPlanInputs& inputs) {
        4 * static_cast<double>(c.num_attention_heads) + 2 * 4);
   const double embedding = tokens * (h * bytes + 4);
   double head = masked * (3 * h + v) * bytes;
-  if (bytes < 4 && !bert::is_widened(scalar_type(dtype))) {
+  if (bytes < 4 && !bert::has_own_product(scalar_type(dtype))) {
     head += v * h * bytes; // the decoder's gradient before it is fp32
   }
   return kGaps *

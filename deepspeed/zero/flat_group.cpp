@@ -1,6 +1,8 @@
 // One param group on flat buffers, and the shard of it that this rank owns.
 #include "deepspeed/zero/flat_group.h"
 
+#include "deepspeed/flat/large_tensor.h"
+
 namespace deepspeed::zero {
 
 using checkpoint::Overlap;
@@ -44,14 +46,14 @@ void FlatGroup::allocate(const Layout& layout, int64_t padded) {
     module_gradients_ = on_gpu ? gradients_.to(layout.device) : gradients_;
     shard_gradient_ = gradients_.narrow(0, shard_.offset, shard_.size);
   } else {
-    shard_gradient_ = at::zeros({shard_.size}, at::kFloat);
+    shard_gradient_ = flat::large_zeros(shard_.size, at::kFloat);
   }
 }
 
 void FlatGroup::adopt(const Layout& layout) {
   const at::NoGradGuard no_grad;
   const bool separate = layout.compute_dtype != at::kFloat;
-  master_ = separate ? at::zeros({shard_.size}, at::kFloat)
+  master_ = separate ? flat::large_zeros(shard_.size, at::kFloat)
                      : compute_.narrow(0, shard_.offset, shard_.size);
   for (flat::FlatEntry& entry : entries_) {
     const auto view = [&](const at::Tensor& flat) {

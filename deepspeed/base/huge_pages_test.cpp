@@ -1,0 +1,58 @@
+// The wish for larger pages.
+#include "deepspeed/base/huge_pages.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <fstream>
+#include <string>
+
+namespace deepspeed::base {
+namespace {
+
+// The flags of the mapping that holds `address`, of /proc/self/smaps.
+std::string flags_of(const void* address) {
+  std::ifstream file("/proc/self/smaps");
+  const auto at = reinterpret_cast<unsigned long>(address);
+  bool inside = false;
+  for (std::string line; std::getline(file, line);) {
+    unsigned long begin = 0;
+    unsigned long end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2) {
+      inside = begin <= at && at < end;
+    } else if (inside && line.rfind("VmFlags:", 0) == 0) {
+      return line + " ";
+    }
+  }
+  return "";
+}
+
+TEST(HugePages, WholeOnesInsideAreAdvisedAndContentsStay) {
+  constexpr size_t kBytes = 9 << 20;
+  void* const map = ::mmap(
+      nullptr,
+      kBytes,
+      PROT_READ | PROT_WRITE,
+      MAP_PRIVATE | MAP_ANONYMOUS,
+      -1,
+      0);
+  ASSERT_NE(map, MAP_FAILED);
+  char* const data = static_cast<char*>(map) + 64;
+  std::memset(data, 7, kBytes - 64);
+  advise_huge_pages(data, kBytes - 64);
+  EXPECT_NE(flags_of(data + kBytes / 2).find(" hg "), std::string::npos);
+  for (size_t i = 0; i < kBytes - 64; i += 4095) {
+    ASSERT_EQ(data[i], 7) << i;
+  }
+  ::munmap(map, kBytes);
+}
+
+TEST(HugePages, TooLittleMemoryIsLeftAlone) {
+  int small[16] = {};
+  advise_huge_pages(small, sizeof(small));
+  advise_huge_pages(nullptr, 0);
+}
+
+} // namespace
+} // namespace deepspeed::base

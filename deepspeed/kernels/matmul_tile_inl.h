@@ -1,0 +1,160 @@
+// The tile of a matrix product that stays in registers, and what its operands
+// are packed into; included again for each instruction set.
+//
+// Panels hold units of 32 bits: an element widened to float, or, where the
+// processor multiplies them, two bfloat16 that follow each other along the
+// depth. So one layout and one way of packing serve both.
+#if defined(DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
+#undef DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
+#else
+#define DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
+#endif
+
+#include "deepspeed/kernels/float16_inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace deepspeed::kernels::HWY_NAMESPACE {
+
+// A tile has kGroups x kGroup rows and kVectors vectors: as many as there are
+// registers for, with some left for the operands.
+constexpr int64_t kGroup = 4;
+constexpr int64_t kGroups = HWY_TARGET == HWY_AVX3 ? 3
+    : HWY_TARGET == HWY_NEON                       ? 2
+                                                   : 1;
+// (One lane: a group of columns must fill whole tiles.)
+constexpr int64_t kVectors = HWY_TARGET == HWY_AVX2 ? 3 : kLanes == 1 ? 4 : 2;
+constexpr int64_t kTileRows = kGroups * kGroup;
+constexpr int64_t kTileColumns = kVectors * kLanes;
+
+HWY_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// Floats from one group of rows to the next: a cache line more than a group
+// has, else all groups would fall into the same few sets of the cache.
+HWY_INLINE int64_t group_pitch(int64_t units) {
+  return units * kGroup + 16;
+}
+
+// A unit is one element, widened.
+template <typename Element>
+struct Widened {
+  using T = Element;
+  static constexpr int64_t kElements = 1;
+
+  // Units that follow each other along the depth.
+  static HWY_INLINE V along(const T* p) {
+    return load(p, Full());
+  }
+  // Units beside each other, one for each element from p on.
+  template <typename Size>
+  static HWY_INLINE V across(const T* p, const T* /*next*/, Size size) {
+    return load(p, size);
+  }
+  static HWY_INLINE float one(const T* p, const T* /*next*/) {
+    return static_cast<float>(*p);
+  }
+};
+
+// A unit is two bfloat16: the element and the next one along the depth, which
+// is zero (`next` null) past the end.
+struct Pairs {
+  using T = BFloat16;
+  static constexpr int64_t kElements = 2;
+
+  static HWY_INLINE V along(const T* p) {
+    return load(reinterpret_cast<const float*>(p), Full());
+  }
+  template <typename Size>
+  static HWY_INLINE V across(const T* p, const T* next, Size size) {
+    const V high = next == nullptr ? zero() : load(next, size);
+    const VU low = hn::ShiftRight<16>(hn::BitCast(DU(), load(p, size)));
+    return hn::BitCast(D(), hn::Or(hn::BitCast(DU(), high), low));
+  }
+  static HWY_INLINE float one(const T* p, const T* next) {
+    T pair[2] = {*p, next == nullptr ? T(0.0f) : *next};
+    float unit;
+    std::memcpy(&unit, pair, sizeof(unit));
+    return unit;
+  }
+};
+
+// GCC makes bfloat16 instructions of these functions only where it is told to,
+// by the intrinsic: the others run without them.
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC push_options
+#pragma GCC target("avx512bf16")
+#endif
+
+template <typename Element>
+HWY_INLINE V multiply_add(Widened<Element>, V a, V b, V sum) {
+  return hn::MulAdd(a, b, sum);
+}
+#if HWY_TARGET == HWY_AVX3
+HWY_INLINE V multiply_add(Pairs, V a, V b, V sum) {
+  return V{_mm512_dpbf16_ps(
+      sum.raw,
+      reinterpret_cast<__m512bh>(a.raw),
+      reinterpret_cast<__m512bh>(b.raw))};
+}
+#endif
+
+// out = scale * left panel x right panel; out_row is the distance of its rows.
+// kStream: past the caches; `out` and its rows are aligned to vectors.
+template <typename Unit, bool kStream>
+HWY_NOINLINE void multiply_tile(
+    const float* HWY_RESTRICT left,
+    const float* HWY_RESTRICT right,
+    int64_t units,
+    float scale,
+    float* HWY_RESTRICT out,
+    int64_t out_row) {
+  const int64_t pitch = group_pitch(units);
+  V sum[kTileRows][kVectors];
+#pragma GCC unroll 12
+  for (int64_t i = 0; i < kTileRows; ++i) {
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kVectors; ++j) {
+      sum[i][j] = zero();
+    }
+  }
+  for (int64_t k = 0; k < units; ++k) {
+    V columns[kVectors];
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kVectors; ++j) {
+      columns[j] = load(right + k * kTileColumns + j * kLanes, Full());
+    }
+#pragma GCC unroll 12
+    for (int64_t i = 0; i < kTileRows; ++i) {
+      const int64_t group = i / kGroup;
+      const V row = set(left[group * pitch + k * kGroup + i % kGroup]);
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kVectors; ++j) {
+        sum[i][j] = multiply_add(Unit(), row, columns[j], sum[i][j]);
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int64_t i = 0; i < kTileRows; ++i) {
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kVectors; ++j) {
+      const V x = hn::Mul(set(scale), sum[i][j]);
+      float* to = out + i * out_row + j * kLanes;
+      if constexpr (kStream) {
+        hn::Stream(x, D(), to);
+      } else {
+        store(x, to, Full());
+      }
+    }
+  }
+}
+
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC pop_options
+#endif
+
+} // namespace deepspeed::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif // the toggling guard
