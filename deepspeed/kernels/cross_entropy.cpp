@@ -1,10 +1,12 @@
-// Cross-entropy in three passes over a row: maximum, sum, gradient.
+// Cross-entropy in three passes over a row: maximum, exponentials, gradient.
 #include "deepspeed/kernels/cross_entropy.h"
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "deepspeed/kernels/dispatch.h"
+#include "deepspeed/kernels/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/cross_entropy.cpp"
@@ -45,13 +47,14 @@ HWY_INLINE float max_logit(const T* row, const T* bias, int64_t count) {
       hn::Max(hn::Max(most[0], most[1]), hn::Max(most[2], most[3])));
 }
 
-// Sum over the row of exp(logit - max).
-template <typename T>
+// Sum over the row of exp(logit - max), which `keep` gets: keep(i, e, part).
+template <typename T, typename Keep>
 HWY_INLINE float sum_of_exponentials(
     const T* row,
     const T* bias,
     int64_t count,
-    float max) {
+    float max,
+    Keep&& keep) {
   V sum[kSums];
   for (V& s : sum) {
     s = zero();
@@ -60,12 +63,15 @@ HWY_INLINE float sum_of_exponentials(
   for (; i + kSums * kLanes <= count; i += kSums * kLanes) {
     for (int64_t k = 0; k < kSums; ++k) {
       const V x = load_logits(row, bias, i + k * kLanes, Full());
-      sum[k] = hn::Add(sum[k], exp(hn::Sub(x, set(max))));
+      const V e = exp(hn::Sub(x, set(max)));
+      keep(i + k * kLanes, e, Full());
+      sum[k] = hn::Add(sum[k], e);
     }
   }
   for_vectors(count - i, [&](int64_t j, auto part) HWY_ATTR {
     const V x = load_logits(row, bias, i + j, part);
     const V e = exp(hn::Sub(x, set(max)));
+    keep(i + j, e, part);
     sum[0] = hn::Add(sum[0], fill_rest(e, 0.0f, part));
   });
   return sum_of_lanes(
@@ -110,19 +116,16 @@ HWY_INLINE int64_t predicted_column(
       row, bias, count, [&](V x) HWY_ATTR { return hn::Eq(x, set(max)); });
 }
 
-// Overwrites logits with exp(logit - max) * factor.
+// The fp32 exponentials of a row between two passes over it: in the row itself
+// where that is fp32 and its logits are not needed any more.
 template <typename T>
-HWY_INLINE void probabilities(
-    T* row,
-    const T* bias,
-    int64_t count,
-    float max,
-    float factor) {
-  for_vectors(count, [&](int64_t i, auto part) HWY_ATTR {
-    const V x = load_logits(row, bias, i, part);
-    const V e = exp(hn::Sub(x, set(max)));
-    store(hn::Mul(e, set(factor)), row + i, part);
-  });
+HWY_INLINE float* exponentials_of(const CrossEntropy<T>& args, T* row) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (args.predicted == nullptr) {
+      return row;
+    }
+  }
+  return scratch_floats(static_cast<size_t>(args.vocabulary));
 }
 
 template <bool kGradient, typename T>
@@ -135,11 +138,17 @@ HWY_INLINE void loss_rows(
     T* row = args.logits + r * args.stride;
     const int64_t label = args.labels[r];
     const float max = max_logit(row, args.bias, count);
-    const float sum = sum_of_exponentials(row, args.bias, count, max);
     float of_label = static_cast<float>(row[label]);
     if (args.bias != nullptr) {
       of_label += static_cast<float>(args.bias[label]);
     }
+    float* const e = kGradient ? exponentials_of(args, row) : nullptr;
+    const float sum = sum_of_exponentials(
+        row, args.bias, count, max, [&](int64_t i, V x, auto part) HWY_ATTR {
+          if (kGradient) {
+            store(x, e + i, part);
+          }
+        });
     args.loss[r] = std::log(sum) + (max - of_label);
     if (args.predicted != nullptr) {
       args.predicted[r] = static_cast<int32_t>(
@@ -147,7 +156,9 @@ HWY_INLINE void loss_rows(
     }
     if (kGradient) {
       const float factor = args.gradient_factor;
-      probabilities(row, args.bias, count, max, factor / sum);
+      for_vectors(count, [&](int64_t i, auto part) HWY_ATTR {
+        store(hn::Mul(load(e + i, part), set(factor / sum)), row + i, part);
+      });
       // From floats: in bfloat16, p - 1 of a rounded p would lose digits.
       const float p = hn::GetLane(exp(set(of_label - max))) / sum;
       row[label] = T((p - 1.0f) * factor);

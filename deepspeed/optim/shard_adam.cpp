@@ -14,8 +14,10 @@ class ShardAdam : public ShardOptimizer {
  public:
   ShardAdam(const at::Tensor& weight, const ShardAdamOptions& options)
       : options_(options) {
-    states_.push_back({"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
-    states_.push_back({"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back(
+        {"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back(
+        {"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
   }
 
   void step(const ShardTensors& shard, const ShardStep& step) override {

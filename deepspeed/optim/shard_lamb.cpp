@@ -15,8 +15,10 @@ class ShardLamb : public ShardOptimizer {
  public:
   ShardLamb(const at::Tensor& weight, ShardLambOptions options)
       : options_(std::move(options)) {
-    states_.push_back({"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
-    states_.push_back({"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back(
+        {"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
+    states_.push_back(
+        {"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
   }
 
   void step(const ShardTensors& shard, const ShardStep& step) override {

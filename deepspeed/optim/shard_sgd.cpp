@@ -11,7 +11,9 @@ class ShardSgd : public ShardOptimizer {
   ShardSgd(const at::Tensor& weight, const ShardSgdOptions& options)
       : options_(options) {
     if (options_.has_momentum) {
-      states_.push_back({"momentum_buffer", flat::large_zeros(weight.numel(), weight.options())});
+      states_.push_back(
+          {"momentum_buffer",
+           flat::large_zeros(weight.numel(), weight.options())});
     }
   }
 
