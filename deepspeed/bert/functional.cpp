@@ -2,11 +2,11 @@
 // of.
 #include "deepspeed/bert/functional.h"
 
-#include <atomic>
 #include <cmath>
 
 #include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/product.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/column_sum.h"
 #include "deepspeed/kernels/convert.h"
 #include "deepspeed/kernels/cross_entropy.h"
@@ -22,14 +22,14 @@ constexpr int64_t kRowGrain = 32;
 // Columns per thread: whole cache lines of fp32.
 constexpr int64_t kColumnGrain = 64;
 
-// Cuts [0, n) into ranges for the threads of libtorch.
+// Cuts [0, n) into ranges for the threads.
 template <typename Function>
 void for_rows(int64_t n, Function&& function) {
-  at::parallel_for(0, n, kRowGrain, std::forward<Function>(function));
+  flat::for_ranges(0, n, kRowGrain, function);
 }
 template <typename Function>
 void for_columns(int64_t n, Function&& function) {
-  at::parallel_for(0, n, kColumnGrain, std::forward<Function>(function));
+  flat::for_ranges(0, n, kColumnGrain, function);
 }
 
 // Calls function(sequence, head) for all pairs, the next free thread taking the
@@ -39,19 +39,9 @@ template <typename Function>
 void for_heads(const AttentionInputs& inputs, Function&& function) {
   const auto& sequences = inputs.batch->longest_first();
   const int64_t tasks = static_cast<int64_t>(sequences.size()) * inputs.heads;
-  std::atomic<int64_t> next{0};
-  at::parallel_for(
-      0,
-      std::min<int64_t>(tasks, at::get_num_threads()),
-      1,
-      [&](int64_t begin, int64_t end) {
-        // One range may stand for several threads: it takes tasks all the same.
-        if (begin < end) {
-          for (int64_t task = next++; task < tasks; task = next++) {
-            function(sequences[task / inputs.heads], task % inputs.heads);
-          }
-        }
-      });
+  flat::for_tasks(tasks, [&](int64_t task) {
+    function(sequences[task / inputs.heads], task % inputs.heads);
+  });
 }
 
 kernels::AttentionShape attention_shape(const AttentionInputs& inputs) {
@@ -358,7 +348,7 @@ CrossEntropyResult cross_entropy_with_gradient_(
     using T = decltype(t);
     auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
     args.gradient_factor = gradient_factor;
-    at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+    flat::for_ranges(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
       kernels::cross_entropy_with_gradient(args, begin, end);
     });
   });
@@ -376,7 +366,7 @@ CrossEntropyResult cross_entropy(
   dispatch(logits, [&](auto t) {
     using T = decltype(t);
     const auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
-    at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    flat::for_ranges(0, rows, 1, [&](int64_t begin, int64_t end) {
       kernels::cross_entropy(args, begin, end);
     });
   });

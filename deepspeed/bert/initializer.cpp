@@ -1,5 +1,6 @@
 // Initial weights from the counter-based generator.
 #include "deepspeed/bert/initializer.h"
+#include "deepspeed/flat/parallel.h"
 
 #include <cmath>
 #include <numbers>
@@ -18,7 +19,7 @@ void fill_normal(
   float* const out = tensor.data_ptr<float>();
   const int64_t n = tensor.numel();
   const int64_t blocks = (n + 3) / 4;
-  at::parallel_for(0, blocks, 4096, [&](int64_t begin, int64_t end) {
+  flat::for_ranges(0, blocks, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const auto words = base::philox(
           {static_cast<uint32_t>(block),

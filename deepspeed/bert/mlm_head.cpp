@@ -69,8 +69,8 @@ class MlmHead : public Block {
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
     rows_ = input.index_select(0, arguments_.batch->masked_rows());
-    const Activation dense = gelu_product(
-        parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
+    const Activation dense =
+        gelu_product(parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
     gelu_derivative_ = dense.derivative;
     NormInputs inputs = norm();
     inputs.x = dense.value;

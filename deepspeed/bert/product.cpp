@@ -1,10 +1,9 @@
 // Matrix products in the compute dtype.
 #include "deepspeed/bert/product.h"
 
-#include <atomic>
-
 #include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/functional.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/isa.h"
 #include "deepspeed/kernels/matmul.h"
 
@@ -31,15 +30,9 @@ kernels::MatmulOperand<T> operand(const at::Tensor& x) {
 template <typename T, typename Out>
 void run(kernels::Matmul<T, Out>& args) {
   const kernels::MatmulBlocks blocks =
-      kernels::matmul_blocks(args.rows, args.columns, at::get_num_threads());
-  // The next free thread takes the next block.
-  std::atomic<int64_t> next{0};
-  const int64_t threads =
-      std::min<int64_t>(blocks.count, at::get_num_threads());
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t block = next++; block < blocks.count; block = next++) {
-      kernels::matmul(args, blocks, block, block + 1);
-    }
+      kernels::matmul_blocks(args.rows, args.columns, flat::threads());
+  flat::for_tasks(blocks.count, [&](int64_t block) {
+    kernels::matmul(args, blocks, block, block + 1);
   });
 }
 

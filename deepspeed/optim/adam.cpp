@@ -6,6 +6,7 @@
 
 #include "deepspeed/base/trace.h"
 #include "deepspeed/flat/large_tensor.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 
@@ -86,7 +87,7 @@ void Adam::update(
           reinterpret_cast<base::BFloat16*>(compute.data_ptr<at::BFloat16>());
     }
   }
-  at::parallel_for(
+  flat::for_ranges(
       range.begin, range.end, kGrain, [&](int64_t begin, int64_t end) {
         kernels::adam_update(parameters, arrays, begin, end);
       });
@@ -100,7 +101,7 @@ double gradient_norm(const flat::FlatParameters& parameters, double scale) {
     const int64_t n = range.end - range.begin;
     const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
     std::vector<double> sums(blocks);
-    at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+    flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         const int64_t first = block * kernels::kSumBlock;
         sums[block] = kernels::sum_of_squares(

@@ -1,5 +1,6 @@
 // Adam and AdamW on one shard.
 #include "deepspeed/flat/large_tensor.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
@@ -42,7 +43,7 @@ class ShardAdam : public ShardOptimizer {
       arrays.low_precision_weight = reinterpret_cast<base::BFloat16*>(
           shard.low_precision.data_ptr<at::BFloat16>());
     }
-    at::parallel_for(
+    flat::for_ranges(
         0, shard.weight.numel(), kGrain, [&](int64_t begin, int64_t end) {
           kernels::adam_update(parameters, arrays, begin, end);
         });

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "deepspeed/flat/large_tensor.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
@@ -70,7 +71,7 @@ class ShardLamb : public ShardOptimizer {
         v[i] = beta2 * v[i] + (1 - beta2) * g * g;
       }
     };
-    at::parallel_for(0, shard.weight.numel(), kGrain, update);
+    flat::for_ranges(0, shard.weight.numel(), kGrain, update);
   }
 
   float direction(const float* weight, int64_t i) const {
@@ -99,7 +100,7 @@ class ShardLamb : public ShardOptimizer {
         sums[2 * block + 1] += u * u;
       }
     };
-    at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+    flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         sum_block(block);
       }
@@ -119,7 +120,7 @@ class ShardLamb : public ShardOptimizer {
         weight[i] -= step_size * direction(weight, i);
       }
     };
-    at::parallel_for(piece.begin, piece.end, kGrain, update);
+    flat::for_ranges(piece.begin, piece.end, kGrain, update);
   }
 
   ShardLambOptions options_;

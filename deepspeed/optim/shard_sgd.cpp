@@ -1,5 +1,6 @@
 // Stochastic gradient descent with momentum on one shard.
 #include "deepspeed/flat/large_tensor.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
@@ -39,7 +40,7 @@ class ShardSgd : public ShardOptimizer {
         weight[i] -= rate * g;
       }
     };
-    at::parallel_for(0, shard.weight.numel(), kGrain, update);
+    flat::for_ranges(0, shard.weight.numel(), kGrain, update);
     if (shard.low_precision.defined()) {
       shard.low_precision.copy_(shard.weight);
     }

@@ -4,6 +4,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/bert/config.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
@@ -18,7 +19,7 @@ TextSource open_text(
   request.source = path;
   request.text_column = settings.data.text_column;
   request.cache_dir = text::default_cache_dir();
-  request.threads = at::get_num_threads();
+  request.threads = static_cast<int>(flat::threads());
   bool said = false;
   request.progress = [&](uint64_t, uint64_t) {
     if (!said) {

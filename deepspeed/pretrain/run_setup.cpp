@@ -5,8 +5,10 @@
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/bert/product.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/pretrain/engine_config.h"
 #include "deepspeed/pretrain/memory_plan.h"
 #include "deepspeed/pretrain/model_files.h"
@@ -177,10 +179,16 @@ void Run::set_threads() {
   const int cores = std::getenv("OMP_NUM_THREADS") != nullptr
       ? at::get_num_threads()
       : std::max(1, report::usable_cores() / local_ranks_);
-  at::set_num_threads(
-      settings_.machine.num_threads > 0
-          ? static_cast<int>(settings_.machine.num_threads)
-          : cores);
+  const int threads = settings_.machine.num_threads > 0
+      ? static_cast<int>(settings_.machine.num_threads)
+      : cores;
+  const bool fast =
+      model_options().implementation == bert::Implementation::fast;
+  if (fast && bert::has_own_product(compute_dtype())) {
+    flat::use_own_threads(threads);
+  } else {
+    at::set_num_threads(threads);
+  }
 }
 
 // One folder for all ranks: rank 0 makes it.

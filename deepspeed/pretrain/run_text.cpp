@@ -8,6 +8,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/isa.h"
 #include "deepspeed/pretrain/profiler.h"
 #include "deepspeed/report/html_report.h"
@@ -44,7 +45,7 @@ std::string model_text(const report::Settings& settings) {
 }
 
 std::string machine_text() {
-  const int threads = at::get_num_threads();
+  const int64_t threads = flat::threads();
   return report::cpu_model() + ", " + std::to_string(threads) +
       (threads == 1 ? " thread, " : " threads, ") + kernels::active_isa();
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "deepspeed/base/trace.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/zero/bucket.h"
 
@@ -17,7 +18,7 @@ namespace {
 double sum_of_squares(const float* x, int64_t n) {
   const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
   std::vector<double> sums(blocks);
-  at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+  flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kernels::kSumBlock;
       sums[block] = kernels::sum_of_squares(
