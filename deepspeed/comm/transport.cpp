@@ -8,7 +8,7 @@
 #include "deepspeed/base/bfloat16.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/float16.h"
-#include "deepspeed/base/huge_pages.h"
+#include "deepspeed/base/memory_advice.h"
 #include "deepspeed/kernels/reduce.h"
 
 namespace deepspeed::comm {

@@ -1,7 +1,7 @@
 // Tensors that live as long as the training.
 #include "deepspeed/flat/large_tensor.h"
 
-#include "deepspeed/base/huge_pages.h"
+#include "deepspeed/base/memory_advice.h"
 
 namespace deepspeed::flat {
 

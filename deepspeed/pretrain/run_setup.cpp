@@ -5,6 +5,7 @@
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/memory_advice.h"
 #include "deepspeed/bert/product.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
@@ -95,6 +96,7 @@ std::string print_config(const report::Options& options) {
 Run::Run(const report::Options& options) : settings_(options.settings) {
   clock_.enter("start");
   report::validate(settings_);
+  base::keep_freed_memory();
   join_ranks();
   // Not before: a rank that waits for others ends at once.
   report::install_stop_signals(/*speak=*/is_root());

@@ -1,8 +1,10 @@
-// Larger pages for memory that a step walks through.
-#include "deepspeed/base/huge_pages.h"
+// What the system and the C library are told about memory.
+#include "deepspeed/base/memory_advice.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
+#include <climits>
 #include <cstdint>
 
 namespace deepspeed::base {
@@ -16,6 +18,14 @@ void advise_huge_pages(void* data, size_t bytes) {
     // A kernel without huge pages refuses: then it is as it was.
     ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
   }
+}
+
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  constexpr int kLargestBlock = 32 << 20; // the most that glibc takes
+  ::mallopt(M_MMAP_THRESHOLD, kLargestBlock);
+  ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+#endif
 }
 
 } // namespace deepspeed::base
