@@ -110,7 +110,8 @@ HWY_INLINE void softmax_backward(
     float scale,
     const Saved& saved,
     const Drop& drop) {
-  const V lse = load(saved.lse + first, Full());
+  const V factor = set(scale * kLog2E);
+  const V lse = hn::Mul(load(saved.lse + first, Full()), set(kLog2E));
   const V delta = load(saved.delta + first, Full());
   for (int64_t j = 0; j < keys; j += kKeys) {
     const int64_t at = j * kQueries + first;
@@ -124,7 +125,7 @@ HWY_INLINE void softmax_backward(
     for (int64_t i = 0; i < kKeys; ++i) {
       const V score = load(memory.scores + at + i * kQueries, Full());
       const V dp = load(memory.dp + at + i * kQueries, Full());
-      p[i] = exp(hn::MulSub(score, set(scale), lse));
+      p[i] = exp2(hn::MulSub(score, factor, lse));
       if (kDropout) {
         ds[i] = hn::Mul(p[i], hn::MulSub(dp, factors[i], delta));
         p[i] = hn::Mul(p[i], factors[i]);

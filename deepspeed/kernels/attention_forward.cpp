@@ -1,6 +1,8 @@
 // The entry of attention's forward pass, for products of floats.
 #include "deepspeed/kernels/attention.h"
+#include "deepspeed/kernels/attention_bf16.h"
 #include "deepspeed/kernels/dispatch.h"
+#include "deepspeed/kernels/isa.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/attention_forward.cpp"
@@ -52,6 +54,12 @@ void attention_forward(
     const AttentionForward<base::BFloat16>& args,
     const Sequence& sequence,
     int64_t head) {
+#if HWY_TARGETS & HWY_AVX3
+  if (multiplies_bfloat16()) {
+    attention_forward_of_pairs(args, sequence, head);
+    return;
+  }
+#endif
   DS_DISPATCH(forward_bfloat16)(args, sequence, head);
 }
 

@@ -45,11 +45,11 @@ struct ForwardMemory {
 
 // Of kLanes queries.
 struct SoftmaxSums {
-  V max; // of the scaled scores
-  V sum; // of exp(score - max), before dropout
+  V max; // of the scaled scores, times log2(e)
+  V sum; // of 2^(score * log2(e) - max), before dropout
 };
 
-// p = exp(score - max), or zero where dropped.
+// p = exp(score - max), times the factor of dropout.
 template <class Units, bool kDropout>
 HWY_INLINE SoftmaxSums softmax(
     const float* scores,
@@ -75,7 +75,8 @@ HWY_INLINE SoftmaxSums softmax(
       most[i] = hn::Max(most[i], most[i + half]);
     }
   }
-  const V max = hn::Mul(most[0], set(scale));
+  const V factor = set(scale * kLog2E);
+  const V max = hn::Mul(most[0], factor);
   V sum = zero();
   for (int64_t j = 0; j < keys; j += kKeys) {
     V factors[kKeys];
@@ -86,7 +87,7 @@ HWY_INLINE SoftmaxSums softmax(
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kKeys; ++i) {
       const V score = load(scores + (j + i) * kQueries, Full());
-      e[i] = exp(hn::MulSub(score, set(scale), max));
+      e[i] = exp2(hn::MulSub(score, factor, max));
       sum = hn::Add(sum, e[i]);
       if (kDropout) {
         e[i] = hn::Mul(e[i], factors[i]);
@@ -125,7 +126,7 @@ HWY_INLINE void softmax_tile(
       : args.lse + head * args.shape.tokens + sequence.first + first;
   for (int64_t i = 0; i < count; ++i) {
     if (lse != nullptr) {
-      lse[i] = max[i] + std::log(factor[i]);
+      lse[i] = max[i] / kLog2E + std::log(factor[i]);
     }
     factor[i] = 1.0f / factor[i];
   }
