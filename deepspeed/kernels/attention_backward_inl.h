@@ -10,69 +10,10 @@
 
 #include <limits>
 
-#include "deepspeed/kernels/attention_inl.h"
+#include "deepspeed/kernels/attention_softmax_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
-
-// Rows of a tile of queries, in the three forms that the products need.
-struct QueryRows {
-  float* packed;
-  float* transposed;
-  float* memory; // for joined rows
-};
-
-// Scratch memory of the backward pass.
-template <class Units>
-struct BackwardMemory {
-  explicit BackwardMemory(const Sizes<Units>& s)
-      : carver(scratch_floats(static_cast<size_t>(
-            s.keys * (2 * s.row + 3 * s.columns + 5 * kQueries) +
-            kQueries * (4 * s.row + 3 * s.columns) + kSlack))),
-        keys(carver.take(s.keys * s.row)),
-        values(carver.take(s.keys * s.row)),
-        joined_keys(carver.take(s.keys * s.columns)),
-        dkeys(carver.take(s.keys * s.columns)),
-        dvalues(carver.take(s.keys * s.columns)),
-        scores(carver.take(s.keys * kQueries)),
-        dp(carver.take(s.keys * kQueries)),
-        p(kShared ? scores : carver.take(s.keys * kQueries)),
-        ds(kShared ? dp : carver.take(s.keys * kQueries)),
-        ds_for_keys(kShared ? dp : carver.take(s.keys * kQueries)),
-        queries(rows(s)),
-        dout(rows(s)),
-        dqueries(carver.take(kQueries * s.columns)) {}
-
-  static constexpr bool kShared = Units::kNumbers == 1;
-
-  QueryRows rows(const Sizes<Units>& s) {
-    return {
-        carver.take(kQueries * s.row),
-        carver.take(kQueries * s.row),
-        carver.take(kQueries * s.columns)};
-  }
-
-  Carver carver;
-  float* keys; // packed rows
-  float* values; // packed rows
-  float* joined_keys; // where Units joins rows
-  float* dkeys; // [keys, columns]
-  float* dvalues; // [keys, columns]
-  float* scores; // [keys, kQueries]
-  float* dp; // [keys, kQueries]: dout v^T
-  float* p; // probabilities after dropout, for products over queries
-  float* ds; // gradients of the scores, for products over queries
-  float* ds_for_keys; // the same, for products over keys
-  QueryRows queries;
-  QueryRows dout;
-  float* dqueries; // [kQueries, columns]
-};
-
-// What the forward pass left, for each query of a tile.
-struct Saved {
-  alignas(64) float lse[kQueries];
-  alignas(64) float delta[kQueries]; // dout . out
-};
 
 template <typename T>
 HWY_INLINE float dot(const T* a, const T* b, int64_t count) {
@@ -98,47 +39,6 @@ HWY_INLINE void load_saved(
     const int64_t at = row * hidden + head * dim;
     saved.lse[i] = args.lse[head * args.shape.tokens + row];
     saved.delta[i] = dot(args.out + at, args.dout + at, dim);
-  }
-}
-
-// For kLanes queries: p from scores to dropped probabilities, ds from dp.
-template <class Units, bool kDropout>
-HWY_INLINE void softmax_backward(
-    const BackwardMemory<Units>& memory,
-    int64_t first,
-    int64_t keys,
-    float scale,
-    const Saved& saved,
-    const Drop& drop) {
-  const V factor = set(scale * kLog2E);
-  const V lse = hn::Mul(load(saved.lse + first, Full()), set(kLog2E));
-  const V delta = load(saved.delta + first, Full());
-  for (int64_t j = 0; j < keys; j += kKeys) {
-    const int64_t at = j * kQueries + first;
-    V factors[kKeys];
-    if (kDropout) {
-      drop.factors(j, factors);
-    }
-    V p[kKeys];
-    V ds[kKeys];
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      const V score = load(memory.scores + at + i * kQueries, Full());
-      const V dp = load(memory.dp + at + i * kQueries, Full());
-      p[i] = exp2(hn::MulSub(score, factor, lse));
-      if (kDropout) {
-        ds[i] = hn::Mul(p[i], hn::MulSub(dp, factors[i], delta));
-        p[i] = hn::Mul(p[i], factors[i]);
-      } else {
-        ds[i] = hn::Mul(p[i], hn::Sub(dp, delta));
-      }
-    }
-    const int64_t row = j / Units::kNumbers * kQueries;
-    Units::store_for_queries(p, memory.p + row + first / Units::kNumbers);
-    Units::store_for_queries(ds, memory.ds + row + first / Units::kNumbers);
-    if (memory.ds_for_keys != memory.ds) {
-      Units::store_for_keys(ds, memory.ds_for_keys + row + first);
-    }
   }
 }
 
@@ -220,7 +120,7 @@ HWY_INLINE void backward_tile(
   const int64_t count = HWY_MIN(kQueries, sequence.length - first);
   const int64_t token = sequence.first + first;
   const int64_t q_at = token * 3 * hidden + head * dim;
-  pack_rows<Units>(
+  Units::pack(
       args.qkv + q_at,
       3 * hidden,
       count,
@@ -228,7 +128,7 @@ HWY_INLINE void backward_tile(
       sizes.row,
       memory.queries.packed);
   const T* dout = args.dout + token * hidden + head * dim;
-  pack_rows<Units>(dout, hidden, count, dim, sizes.row, memory.dout.packed);
+  Units::pack(dout, hidden, count, dim, sizes.row, memory.dout.packed);
   Saved saved;
   load_saved(args, head, token, count, saved);
   tile_scores(count, sequence.length, sizes, memory);
@@ -264,14 +164,14 @@ HWY_INLINE void backward_head(
   const BackwardMemory<Units> memory(sizes);
   const int64_t at = (sequence.first * 3 + 1) * hidden + head * dim;
   const T* k = args.qkv + at;
-  pack_rows<Units>(k, stride, length, dim, sizes.row, memory.keys);
-  pack_rows<Units>(k + hidden, stride, length, dim, sizes.row, memory.values);
+  Units::pack(k, stride, length, dim, sizes.row, memory.keys);
+  Units::pack(k + hidden, stride, length, dim, sizes.row, memory.values);
   const float* keys = Units::join(
       memory.keys, sizes.row, sizes.columns, length, memory.joined_keys);
+  T* dk = args.dqkv + at;
   for (int64_t first = 0; first < length; first += kQueries) {
     backward_tile<Units>(args, sequence, head, first, sizes, memory, keys);
   }
-  T* dk = args.dqkv + at;
   for (int64_t i = 0; i < length; ++i) {
     const int64_t row = i * sizes.columns;
     unpack_row(memory.dkeys + row, dim, args.shape.scale, dk + i * stride);

@@ -42,11 +42,21 @@ struct PairUnits {
     return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)a.raw, (__m512bh)b.raw)};
   }
 
-  static HWY_INLINE void pack(const BFloat16* from, int64_t count, float* to) {
-    for (int64_t i = 0; i < count; i += 2 * kLanes) {
-      const int64_t rest = HWY_MIN(count - i, 2 * kLanes);
+  static HWY_INLINE void pack(
+      const BFloat16* from,
+      int64_t stride,
+      int64_t count,
+      int64_t head_dim,
+      int64_t row,
+      float* to) {
+    for (int64_t c = 0; c < head_dim; c += 2 * kLanes) {
+      const int64_t rest = HWY_MIN(head_dim - c, 2 * kLanes);
       const __mmask32 mask = 0xffffffff >> (2 * kLanes - rest);
-      _mm512_storeu_si512(to + i / 2, _mm512_maskz_loadu_epi16(mask, from + i));
+      for (int64_t i = 0; i < count; ++i) {
+        _mm512_storeu_si512(
+            to + i * row + c / 2,
+            _mm512_maskz_loadu_epi16(mask, from + i * stride + c));
+      }
     }
   }
 

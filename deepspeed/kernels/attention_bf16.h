@@ -1,6 +1,5 @@
 // Attention of bfloat16 for processors that multiply pairs of them (AVX-512
-// with vdpbf16ps). Of attention.cpp's entries only, after
-// multiplies_bfloat16() said so.
+// with vdpbf16ps): what attention.h calls where multiplies_bfloat16() holds.
 //
 // Sums, scores, softmax and log-sum-exp are float, as without the instruction;
 // but probabilities and the gradients of the scores are rounded to bfloat16

@@ -11,92 +11,10 @@
 #include <cmath>
 #include <limits>
 
-#include "deepspeed/kernels/attention_inl.h"
+#include "deepspeed/kernels/attention_softmax_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
-
-// Scratch memory of the forward pass.
-template <class Units>
-struct ForwardMemory {
-  explicit ForwardMemory(const Sizes<Units>& s)
-      : carver(scratch_floats(static_cast<size_t>(
-            s.keys * (2 * s.row + s.columns + 2 * kQueries) +
-            kQueries * (2 * s.row + s.columns) + kSlack))),
-        keys(carver.take(s.keys * s.row)),
-        values(carver.take(s.keys * s.row)),
-        joined_values(carver.take(s.keys * s.columns)),
-        scores(carver.take(s.keys * kQueries)),
-        p(Units::kNumbers == 1 ? scores : carver.take(s.keys * kQueries)),
-        queries(carver.take(kQueries * s.row)),
-        queries_t(carver.take(kQueries * s.row)),
-        result(carver.take(kQueries * s.columns)) {}
-
-  Carver carver;
-  float* keys; // packed rows
-  float* values; // packed rows
-  float* joined_values; // where Units joins rows
-  float* scores; // [keys, kQueries]
-  float* p; // probabilities after dropout, times `sum`, for products over keys
-  float* queries; // packed rows
-  float* queries_t;
-  float* result; // [kQueries, columns]
-};
-
-// Of kLanes queries.
-struct SoftmaxSums {
-  V max; // of the scaled scores, times log2(e)
-  V sum; // of 2^(score * log2(e) - max), before dropout
-};
-
-// p = exp(score - max), times the factor of dropout.
-template <class Units, bool kDropout>
-HWY_INLINE SoftmaxSums softmax(
-    const float* scores,
-    int64_t keys,
-    float scale,
-    const Drop& drop,
-    float* p) {
-  V most[kKeys];
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < kKeys; ++i) {
-    most[i] = load(scores + i * kQueries, Full());
-  }
-  for (int64_t j = kKeys; j < keys; j += kKeys) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      most[i] = hn::Max(most[i], load(scores + (j + i) * kQueries, Full()));
-    }
-  }
-#pragma GCC unroll 3
-  for (int64_t half = kKeys / 2; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < half; ++i) {
-      most[i] = hn::Max(most[i], most[i + half]);
-    }
-  }
-  const V factor = set(scale * kLog2E);
-  const V max = hn::Mul(most[0], factor);
-  V sum = zero();
-  for (int64_t j = 0; j < keys; j += kKeys) {
-    V factors[kKeys];
-    if (kDropout) {
-      drop.factors(j, factors);
-    }
-    V e[kKeys];
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      const V score = load(scores + (j + i) * kQueries, Full());
-      e[i] = exp2(hn::MulSub(score, factor, max));
-      sum = hn::Add(sum, e[i]);
-      if (kDropout) {
-        e[i] = hn::Mul(e[i], factors[i]);
-      }
-    }
-    Units::store_for_keys(e, p + j / Units::kNumbers * kQueries);
-  }
-  return {max, sum};
-}
 
 // Softmax and dropout of the scores of `count` queries from `first` on.
 // factor[i] turns row i of the product with the values into the output.
@@ -147,7 +65,7 @@ HWY_INLINE void forward_tile(
   const int64_t count = HWY_MIN(kQueries, sequence.length - first);
   const int64_t token = sequence.first + first;
   const T* q = args.qkv + token * 3 * hidden + head * dim;
-  pack_rows<Units>(q, 3 * hidden, count, dim, sizes.row, memory.queries);
+  Units::pack(q, 3 * hidden, count, dim, sizes.row, memory.queries);
   transpose(memory.queries, sizes.row, count, memory.queries_t);
   multiply<Units>(
       {memory.keys, sizes.row, 1},
@@ -190,9 +108,8 @@ HWY_INLINE void forward_head(
   const Sizes<Units> sizes(length, dim);
   const ForwardMemory<Units> memory(sizes);
   const T* k = args.qkv + (sequence.first * 3 + 1) * hidden + head * dim;
-  pack_rows<Units>(k, 3 * hidden, length, dim, sizes.row, memory.keys);
-  pack_rows<Units>(
-      k + hidden, 3 * hidden, length, dim, sizes.row, memory.values);
+  Units::pack(k, 3 * hidden, length, dim, sizes.row, memory.keys);
+  Units::pack(k + hidden, 3 * hidden, length, dim, sizes.row, memory.values);
   const float* values = Units::join(
       memory.values, sizes.row, sizes.columns, length, memory.joined_values);
   for (int64_t first = 0; first < length; first += kQueries) {
