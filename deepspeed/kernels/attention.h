@@ -4,10 +4,12 @@
 // Backward recomputes the probabilities from q, k and the saved log-sum-exp
 // (Dao et al., "FlashAttention", 2022, algorithm 4); nothing of size
 // length x length is stored. T is float, base::BFloat16 or base::Float16;
-// arithmetic in float. Calls for different (sequence, head) pairs touch
-// different memory and may run on any thread in any order with the same result.
-// Scratch memory is per thread, grows to what the longest sequence needs, and
-// is kept.
+// arithmetic in float, but for the products of bfloat16 where isa.h's
+// multiplies_bfloat16() holds: there, what is multiplied with values, keys,
+// queries or dout is rounded to bfloat16. Calls for different (sequence, head)
+// pairs touch different memory and may run on any thread in any order with the
+// same result. Scratch memory is per thread, grows to what the longest sequence
+// needs, and is kept.
 //
 // Dropout of (query position i, key position j) of a head: row = head << 16 |
 // i, column = j, see dropout.h; so a sequence has at most 65,536 tokens.
@@ -25,7 +27,7 @@ struct AttentionShape {
   int64_t tokens = 0; // of the packed batch: the row length of lse
   int64_t heads = 0;
   int64_t head_dim = 0; // hidden = heads * head_dim
-  float scale = 0.0f; // usually 1 / sqrt(head_dim)
+  float scale = 0.0f; // positive, usually 1 / sqrt(head_dim)
 };
 
 // One sequence: tokens [first, first + length) of the packed batch.

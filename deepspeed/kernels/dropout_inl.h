@@ -1,4 +1,4 @@
-// Philox over many columns at once, and masks made from it; included again for
+// The random numbers of rows, and masks made from them; included again for
 // each instruction set.
 #if defined(DEEPSPEED_KERNELS_DROPOUT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEEPSPEED_KERNELS_DROPOUT_INL_H_
@@ -7,69 +7,12 @@
 #define DEEPSPEED_KERNELS_DROPOUT_INL_H_
 #endif
 
-#include "deepspeed/base/philox.h"
 #include "deepspeed/kernels/dropout.h"
 #include "deepspeed/kernels/float16_inl.h"
+#include "deepspeed/kernels/philox_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
-
-constexpr int64_t kBlockColumns = 8; // of one Philox call
-
-// One block of eight columns.
-HWY_INLINE void philox_block(
-    base::PhiloxCounter counter,
-    base::PhiloxKey key,
-    uint16_t* out) {
-  const base::PhiloxCounter words = base::philox(counter, key);
-  for (int word = 0; word < 4; ++word) {
-    out[2 * word] = static_cast<uint16_t>(words[word]);
-    out[2 * word + 1] = static_cast<uint16_t>(words[word] >> 16);
-  }
-}
-
-#if HWY_TARGET != HWY_SCALAR
-using D64 = hn::ScalableTag<uint64_t>;
-using V64 = hn::Vec<D64>;
-constexpr int64_t kCounters = hn::MaxLanes(D64());
-
-HWY_INLINE V64 multiply_low_words(V64 a, VU b) {
-  return hn::MulEven(hn::BitCast(DU(), a), b);
-}
-
-// kCounters blocks from `block` on. A 64-bit lane holds one counter: only the
-// low half of each lane is meant, the multiplications ignore the upper half.
-HWY_INLINE void philox_blocks(
-    uint32_t row,
-    uint32_t block,
-    uint64_t visit,
-    base::PhiloxKey key,
-    uint16_t* out) {
-  const D64 d;
-  const VU multiplier0 = hn::Set(DU(), base::kPhiloxMultiplier0);
-  const VU multiplier1 = hn::Set(DU(), base::kPhiloxMultiplier1);
-  V64 c0 = hn::Set(d, row);
-  V64 c1 = hn::Iota(d, block);
-  V64 c2 = hn::Set(d, visit & 0xffffffff);
-  V64 c3 = hn::Set(d, visit >> 32);
-  for (int round = 0; round < base::kPhiloxRounds; ++round) {
-    const V64 product0 = multiply_low_words(c0, multiplier0);
-    const V64 product1 = multiply_low_words(c2, multiplier1);
-    const V64 high0 = hn::ShiftRight<32>(product0);
-    const V64 high1 = hn::ShiftRight<32>(product1);
-    c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, key[0]));
-    c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, key[1]));
-    c1 = product1;
-    c3 = product0;
-    key[0] += base::kPhiloxWeyl0;
-    key[1] += base::kPhiloxWeyl1;
-  }
-  const V64 low_half = hn::Set(d, 0xffffffff);
-  const V64 words01 = hn::Or(hn::And(c0, low_half), hn::ShiftLeft<32>(c1));
-  const V64 words23 = hn::Or(hn::And(c2, low_half), hn::ShiftLeft<32>(c3));
-  hn::StoreInterleaved2(words01, words23, d, reinterpret_cast<uint64_t*>(out));
-}
-#endif
 
 // The random numbers of columns [0, columns) of one row, see dropout.h.
 HWY_INLINE void dropout_row(

@@ -1,0 +1,181 @@
+// Softmax and dropout of a tile of scores, and their gradients; included again
+// for each instruction set.
+#if defined(DEEPSPEED_KERNELS_ATTENTION_SOFTMAX_INL_H_) == \
+    defined(HWY_TARGET_TOGGLE)
+#ifdef DEEPSPEED_KERNELS_ATTENTION_SOFTMAX_INL_H_
+#undef DEEPSPEED_KERNELS_ATTENTION_SOFTMAX_INL_H_
+#else
+#define DEEPSPEED_KERNELS_ATTENTION_SOFTMAX_INL_H_
+#endif
+
+#include "deepspeed/kernels/attention.h"
+#include "deepspeed/kernels/attention_memory_inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace deepspeed::kernels::HWY_NAMESPACE {
+
+constexpr float kLog2E = 1.44269504f;
+
+// 2^x within 3 units in the last place for x < 128 (or NaN); below -126 the
+// result is less than 2^-125, below -127 it is 0. A minimax polynomial, between
+// integers; it has half the cost of exp() in simd_inl.h.
+HWY_INLINE V exp2(V x) {
+  // In the low bits of `biased` stands round(x) + 127.
+  const V magic = set(12582912.0f + 127.0f); // 1.5 * 2^23 + 127
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  x = hn::Max(set(-127.0f), x); // of a NaN and a number, it takes the second
+#else
+  x = hn::IfThenElse(hn::Lt(x, set(-127.0f)), set(-127.0f), x);
+#endif
+  const V biased = hn::Add(x, magic);
+  const V r = hn::Sub(x, hn::Sub(biased, magic));
+  V p = set(1.327647245e-3f);
+  p = hn::MulAdd(p, r, set(9.675540961e-3f));
+  p = hn::MulAdd(p, r, set(5.550713092e-2f));
+  p = hn::MulAdd(p, r, set(2.402212024e-1f));
+  p = hn::MulAdd(p, r, set(6.931469440e-1f));
+  p = hn::MulAdd(p, r, set(1.0f));
+  return hn::Mul(
+      p, hn::BitCast(D(), hn::ShiftLeft<23>(hn::BitCast(DU(), biased))));
+}
+
+// Dropout of kKeys keys and kLanes queries, both counted from multiples.
+class Drop {
+ public:
+  HWY_INLINE Drop(
+      const Dropout& dropout,
+      const Sequence& sequence,
+      int64_t head,
+      int64_t query)
+      : limit_((dropout.threshold << 16) - 1),
+        scale_(dropout.scale),
+        blocks_(
+            dropout,
+            sequence.visit,
+            static_cast<uint32_t>(head) << 16 | static_cast<uint32_t>(query)) {}
+
+  // The factor of each probability: zero, or the scale.
+  HWY_INLINE void factors(int64_t key, V out[kKeys]) const {
+    VU words[4];
+    blocks_.draw(static_cast<uint32_t>(key / kKeys), words);
+    const VU limit = hn::Set(DU(), limit_);
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; ++i) {
+      out[2 * i] = factor(hn::Gt(hn::ShiftLeft<16>(words[i]), limit));
+      out[2 * i + 1] = factor(hn::Gt(words[i], limit));
+    }
+  }
+
+ private:
+  template <class M>
+  HWY_INLINE V factor(M stays) const {
+    return hn::IfThenElseZero(hn::RebindMask(D(), stays), set(scale_));
+  }
+
+  // A number of 16 bits in the upper half of a word, with anything below it, is
+  // at least the threshold if and only if the word is above this.
+  uint32_t limit_;
+  float scale_;
+  RowBlocks blocks_;
+};
+
+// Of kLanes queries.
+struct SoftmaxSums {
+  V max; // of the scaled scores, times log2(e)
+  V sum; // of 2^(score * log2(e) - max), before dropout
+};
+
+// p = exp(score - max), times the factor of dropout.
+template <class Units, bool kDropout>
+HWY_INLINE SoftmaxSums softmax(
+    const float* scores,
+    int64_t keys,
+    float scale,
+    const Drop& drop,
+    float* p) {
+  V most[kKeys];
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kKeys; ++i) {
+    most[i] = load(scores + i * kQueries, Full());
+  }
+  for (int64_t j = kKeys; j < keys; j += kKeys) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kKeys; ++i) {
+      most[i] = hn::Max(most[i], load(scores + (j + i) * kQueries, Full()));
+    }
+  }
+#pragma GCC unroll 3
+  for (int64_t half = kKeys / 2; half > 0; half /= 2) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < half; ++i) {
+      most[i] = hn::Max(most[i], most[i + half]);
+    }
+  }
+  const V factor = set(scale * kLog2E);
+  const V max = hn::Mul(most[0], factor);
+  V sum = zero();
+  for (int64_t j = 0; j < keys; j += kKeys) {
+    V factors[kKeys];
+    if (kDropout) {
+      drop.factors(j, factors);
+    }
+    V e[kKeys];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kKeys; ++i) {
+      const V score = load(scores + (j + i) * kQueries, Full());
+      e[i] = exp2(hn::MulSub(score, factor, max));
+      sum = hn::Add(sum, e[i]);
+      if (kDropout) {
+        e[i] = hn::Mul(e[i], factors[i]);
+      }
+    }
+    Units::store_for_keys(e, p + j / Units::kNumbers * kQueries);
+  }
+  return {max, sum};
+}
+
+// For kLanes queries: p from scores to dropped probabilities, ds from dp.
+template <class Units, bool kDropout>
+HWY_INLINE void softmax_backward(
+    const BackwardMemory<Units>& memory,
+    int64_t first,
+    int64_t keys,
+    float scale,
+    const Saved& saved,
+    const Drop& drop) {
+  const V factor = set(scale * kLog2E);
+  const V lse = hn::Mul(load(saved.lse + first, Full()), set(kLog2E));
+  const V delta = load(saved.delta + first, Full());
+  for (int64_t j = 0; j < keys; j += kKeys) {
+    const int64_t at = j * kQueries + first;
+    V factors[kKeys];
+    if (kDropout) {
+      drop.factors(j, factors);
+    }
+    V p[kKeys];
+    V ds[kKeys];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kKeys; ++i) {
+      const V score = load(memory.scores + at + i * kQueries, Full());
+      const V dp = load(memory.dp + at + i * kQueries, Full());
+      p[i] = exp2(hn::MulSub(score, factor, lse));
+      if (kDropout) {
+        ds[i] = hn::Mul(p[i], hn::MulSub(dp, factors[i], delta));
+        p[i] = hn::Mul(p[i], factors[i]);
+      } else {
+        ds[i] = hn::Mul(p[i], hn::Sub(dp, delta));
+      }
+    }
+    const int64_t row = j / Units::kNumbers * kQueries;
+    Units::store_for_queries(p, memory.p + row + first / Units::kNumbers);
+    Units::store_for_queries(ds, memory.ds + row + first / Units::kNumbers);
+    if (memory.ds_for_keys != memory.ds) {
+      Units::store_for_keys(ds, memory.ds_for_keys + row + first);
+    }
+  }
+}
+
+} // namespace deepspeed::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif // the toggling guard
