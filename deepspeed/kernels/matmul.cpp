@@ -31,6 +31,8 @@ constexpr int64_t kMaxRows = 960;
 constexpr int64_t kMaxColumns = 256;
 // A result of more bytes is not kept in the caches for its reader.
 constexpr int64_t kStreamedBytes = 16 << 20;
+// Blocks of no more rows are cut into columns.
+constexpr int64_t kFewRows = 48;
 // Tiles of AVX-512 fit into these multiples without a rest; others are padded.
 constexpr int64_t kRowMultiple = 12;
 constexpr int64_t kColumnMultiple = 32;
@@ -38,6 +40,10 @@ constexpr int64_t kColumnMultiple = 32;
 } // namespace deepspeed::kernels
 
 HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC push_options
+#pragma GCC target("avx512bf16") // see matmul_tile_inl.h
+#endif
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
 // A part of the result.
@@ -57,20 +63,33 @@ struct Sums {
   bool last;
 };
 
+// Stores elements of the result.
+template <typename Unit, typename Out, typename Size>
+HWY_INLINE void store_result(V x, Out* to, Size size) {
+  store(x, to, size);
+}
+#if HWY_TARGET == HWY_AVX3
+template <>
+HWY_INLINE void store_result<Pairs>(V x, BFloat16* to, Full) {
+  const __m256bh bits = _mm512_cvtneps_pbh(x.raw);
+  std::memcpy(to, &bits, sizeof(bits));
+}
+#endif
+
 // The last thing that is done to elements of the result, those at `at`.
-template <typename T, typename Out, typename Size>
+template <typename Unit, typename T, typename Out, typename Size>
 HWY_INLINE V
 through_gelu(const Matmul<T, Out>& args, V x, int64_t at, Size size) {
   if (args.gelu_derivative != nullptr) {
     const Gelu result = gelu(x);
-    store(result.derivative, args.gelu_derivative + at, size);
+    store_result<Unit>(result.derivative, args.gelu_derivative + at, size);
     return result.value;
   }
   return args.gate == nullptr ? x : hn::Mul(x, load(args.gate + at, size));
 }
 
 // The sums of a tile, scaled, become a part of the result.
-template <typename T, typename Out>
+template <typename Unit, typename T, typename Out>
 HWY_INLINE void finish_tile(
     const Matmul<T, Out>& args,
     const float* tile,
@@ -94,10 +113,10 @@ HWY_INLINE void finish_tile(
         x = hn::Add(load(out + j, part), x);
       }
       if (sums.last) {
-        x = through_gelu(args, x, out + j - args.out, part);
+        x = through_gelu<Unit>(args, x, out + j - args.out, part);
       }
       if (kInPlace || sums.last) {
-        store(x, out + j, part);
+        store_result<Unit>(x, out + j, part);
       } else {
         store(x, partial + j, part);
       }
@@ -128,33 +147,36 @@ struct Direct {
 template <typename Unit, typename T, typename Out>
 HWY_INLINE void multiply_tiles(
     const Matmul<T, Out>& args,
-    const float* left,
-    const float* right,
-    int64_t units,
+    Panels packed,
     Place place,
-    Sums sums) {
+    Sums sums,
+    Ahead& ahead) {
   alignas(64) float tile[kTileRows * kTileColumns];
   const Direct direct(args, sums);
+  const int64_t units = packed.units;
   // A panel of rows stays in the L1 cache, those of columns stream past it.
   for (int64_t i = 0; i < place.rows; i += kTileRows) {
     const int64_t rows = HWY_MIN(place.rows - i, kTileRows);
     for (int64_t j = 0; j < place.columns; j += kTileColumns) {
       const int64_t columns = HWY_MIN(place.columns - j, kTileColumns);
-      const float* x = left + i / kGroup * group_pitch(units);
-      const float* y = right + j * units;
+      const Panels panels = {
+          packed.left + i / kGroup * group_pitch(units),
+          packed.right + j * units,
+          units};
+      const Ahead now = ahead;
+      ahead.data += ahead.step * units;
       Sums here = sums;
       here.data += i * sums.row + j;
-      if (direct.allowed && rows == kTileRows && columns == kTileColumns) {
-        (direct.streams
-             ? multiply_tile<Unit, true>
-             : multiply_tile<
-                   Unit,
-                   false>)(x, y, units, args.scale, here.data, here.row);
-        continue;
+      if (!direct.allowed || rows < kTileRows || columns < kTileColumns) {
+        multiply_tile<Unit, false>(panels, args.scale, now, tile, kTileColumns);
+        finish_tile<Unit>(
+            args, tile, {place.row + i, place.column + j, rows, columns}, here);
+      } else if (direct.streams) {
+        multiply_tile<Unit, true>(panels, args.scale, now, here.data, here.row);
+      } else {
+        multiply_tile<Unit, false>(
+            panels, args.scale, now, here.data, here.row);
       }
-      multiply_tile<Unit, false>(x, y, units, args.scale, tile, kTileColumns);
-      finish_tile(
-          args, tile, {place.row + i, place.column + j, rows, columns}, here);
     }
   }
 }
@@ -167,8 +189,41 @@ HWY_INLINE MatmulOperand<T> part_of(
   return {x.data + row * x.row + column * x.column, x.row, x.column};
 }
 
+// The part of the right operand that is packed after the one at `k` of `block`,
+// where its rows follow each other in memory: shared out over the tiles of the
+// block. Else `packed`, which is there already.
 template <typename Unit, typename T, typename Out>
-HWY_NOINLINE void multiply_block(const Matmul<T, Out>& args, Place block) {
+HWY_INLINE Ahead part_ahead(
+    const Matmul<T, Out>& args,
+    Place block,
+    int64_t next_column, // of the next block; args.columns: there is none
+    int64_t k,
+    const float* packed) {
+  constexpr int64_t kElements = kUnits * Unit::kElements;
+  const bool last = k + kElements >= args.depth;
+  k = last ? 0 : k + kElements;
+  const int64_t column = last ? next_column : block.column;
+  const int64_t depth = HWY_MIN(args.depth - k, kElements);
+  const int64_t columns = HWY_MIN(args.columns - column, block.columns);
+  const bool dense = args.right.column == 1 ? args.right.row == columns
+                                            : args.right.column == depth;
+  if (columns <= 0 || !dense) {
+    return {reinterpret_cast<const char*>(packed), 0};
+  }
+  const int64_t bytes = depth * columns * int64_t{sizeof(T)};
+  const int64_t tiles = round_up(block.rows, kTileRows) / kTileRows *
+      (round_up(block.columns, kTileColumns) / kTileColumns);
+  const int64_t units = tiles * HWY_MIN(kUnits, args.depth);
+  return {
+      reinterpret_cast<const char*>(part_of(args.right, k, column).data),
+      (bytes + units - 1) / units};
+}
+
+template <typename Unit, typename T, typename Out>
+HWY_NOINLINE void multiply_block(
+    const Matmul<T, Out>& args,
+    Place block,
+    int64_t next_column) {
   constexpr bool kInPlace = std::is_same_v<Out, float>;
   constexpr int64_t kElements = kUnits * Unit::kElements;
   const int64_t units =
@@ -191,6 +246,8 @@ HWY_NOINLINE void multiply_block(const Matmul<T, Out>& args, Place block) {
   }
   for (int64_t k = 0; !sums.last; k += kElements) {
     const int64_t depth = HWY_MIN(args.depth - k, kElements);
+    const Panels packed = {
+        left, right, round_up(depth, Unit::kElements) / Unit::kElements};
     sums.first = k == 0;
     sums.last = k + kElements >= args.depth;
     pack_right<Unit>(
@@ -199,6 +256,7 @@ HWY_NOINLINE void multiply_block(const Matmul<T, Out>& args, Place block) {
         depth,
         group,
         right);
+    Ahead ahead = part_ahead<Unit>(args, block, next_column, k, right);
     for (int64_t i = 0; i < block.rows; i += left_rows) {
       const int64_t rows = HWY_MIN(block.rows - i, left_rows);
       const int64_t row = block.row + i;
@@ -206,12 +264,7 @@ HWY_NOINLINE void multiply_block(const Matmul<T, Out>& args, Place block) {
       Sums here = sums;
       here.data += i * sums.row;
       multiply_tiles<Unit>(
-          args,
-          left,
-          right,
-          round_up(depth, Unit::kElements) / Unit::kElements,
-          {row, block.column, rows, block.columns},
-          here);
+          args, packed, {row, block.column, rows, block.columns}, here, ahead);
     }
   }
   hwy::FlushStream();
@@ -226,12 +279,14 @@ HWY_INLINE void multiply_blocks(
   for (int64_t index = begin; index < end; ++index) {
     const int64_t row = index / blocks.across * blocks.block_rows;
     const int64_t column = index % blocks.across * blocks.block_columns;
+    const int64_t next = (index + 1) % blocks.across * blocks.block_columns;
     multiply_block<Unit>(
         args,
         {row,
          column,
          HWY_MIN(args.rows - row, blocks.block_rows),
-         HWY_MIN(args.columns - column, blocks.block_columns)});
+         HWY_MIN(args.columns - column, blocks.block_columns)},
+        index + 1 < blocks.count ? next : args.columns);
   }
 }
 
@@ -255,6 +310,9 @@ DS_MATMUL_KERNEL(matmul_pairs_float, Pairs, BFloat16, float)
 #undef DS_MATMUL_KERNEL
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC pop_options
+#endif
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -276,14 +334,14 @@ int64_t part_of(int64_t n, int64_t parts, int64_t multiple) {
 MatmulBlocks matmul_blocks(int64_t rows, int64_t columns, int64_t threads) {
   int64_t down = std::max<int64_t>(ceil_div(rows, kMaxRows), 1);
   int64_t across = std::max<int64_t>(ceil_div(columns, kMaxColumns), 1);
-  // What is left to share out: the longer side gives more.
+  // What is left to share out: whole rows of the right operand are read faster.
   while (down * across % threads != 0 && down * across < 4 * threads) {
     const int64_t block_rows = part_of(rows, down, kRowMultiple);
     const int64_t block_columns = part_of(columns, across, kColumnMultiple);
-    if (block_rows <= kRowMultiple && block_columns <= kColumnMultiple) {
+    if (block_rows <= kFewRows && block_columns <= kColumnMultiple) {
       break;
     }
-    if (block_rows >= block_columns) {
+    if (block_rows > kFewRows) {
       ++down;
     } else {
       ++across;

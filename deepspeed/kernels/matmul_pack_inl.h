@@ -10,7 +10,7 @@
 #include <algorithm>
 
 #include "deepspeed/kernels/matmul.h"
-#include "deepspeed/kernels/matmul_tile_inl.h"
+#include "deepspeed/kernels/matmul_columns_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -160,16 +160,26 @@ HWY_INLINE void pack_right(
     }
     return;
   }
-  // Columns along the depth are packed as rows of the left operand, then set
-  // side by side.
+  // Columns along the depth: as many units as can be are transposed in
+  // registers, others are packed as rows of the left operand, then set side by
+  // side.
+  int64_t done = 0; // units of the columns at hand
   for (int64_t j = 0; j < padded; j += kGroup) {
     const auto* x = from.data + j * from.column;
-    const int64_t count = std::clamp<int64_t>(columns - j, 0, kGroup);
-    fetch_rows(x + kAhead * kGroup * from.column, kGroup, from.column, depth);
-    pack_group<Unit>(x, from.column, count, depth, group);
-    float* out =
+    float* const out =
         to + j / kTileColumns * kTileColumns * units + j % kTileColumns;
-    for (int64_t k = 0; k < units; ++k) {
+    if (j % kLanes == 0) {
+      fetch_rows(x + kLanes * from.column, kLanes, from.column, depth);
+      done = j + kLanes <= columns
+          ? pack_columns<Unit>(x, from.column, depth, out)
+          : 0;
+    }
+    if (done == units) {
+      continue;
+    }
+    const int64_t count = std::clamp<int64_t>(columns - j, 0, kGroup);
+    pack_group<Unit>(x, from.column, count, depth, group);
+    for (int64_t k = done; k < units; ++k) {
       std::memcpy(
           out + k * kTileColumns, group + k * kGroup, kGroup * sizeof(float));
     }

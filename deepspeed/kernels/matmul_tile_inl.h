@@ -100,16 +100,32 @@ HWY_INLINE V multiply_add(Pairs, V a, V b, V sum) {
 }
 #endif
 
+// One panel of each operand.
+struct Panels {
+  const float* left;
+  const float* right;
+  int64_t units;
+};
+
+// Memory that is asked for while a tile is multiplied, `step` bytes for each
+// unit of its depth: what is packed next would else come late.
+struct Ahead {
+  const char* data;
+  int64_t step;
+};
+
 // out = scale * left panel x right panel; out_row is the distance of its rows.
 // kStream: past the caches; `out` and its rows are aligned to vectors.
 template <typename Unit, bool kStream>
 HWY_NOINLINE void multiply_tile(
-    const float* HWY_RESTRICT left,
-    const float* HWY_RESTRICT right,
-    int64_t units,
+    Panels panels,
     float scale,
+    Ahead ahead,
     float* HWY_RESTRICT out,
     int64_t out_row) {
+  const float* HWY_RESTRICT left = panels.left;
+  const float* HWY_RESTRICT right = panels.right;
+  const int64_t units = panels.units;
   const int64_t pitch = group_pitch(units);
   V sum[kTileRows][kVectors];
 #pragma GCC unroll 12
@@ -120,6 +136,7 @@ HWY_NOINLINE void multiply_tile(
     }
   }
   for (int64_t k = 0; k < units; ++k) {
+    __builtin_prefetch(ahead.data + k * ahead.step, 0, 2); // into L2
     V columns[kVectors];
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kVectors; ++j) {
