@@ -14,7 +14,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-constexpr int64_t kQueries = 32; // of one tile: its scores stay in the L2 cache
+constexpr int64_t kQueries = 64; // of one tile: its scores stay in the L2 cache
 constexpr int64_t kKeys = kBlockColumns; // whose dropout is drawn together
 static_assert(kQueries % kTileRows == 0 && kKeys % kTileRows == 0);
 static_assert(kQueries % kLanes == 0);
