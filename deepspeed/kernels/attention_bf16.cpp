@@ -80,32 +80,24 @@ struct PairUnits {
     return memory;
   }
 
-  static HWY_INLINE void store_for_queries(const V x[kKeys], float* to) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < kKeys; i += 2) {
-      const __m512i rows = rounded(x[i], x[i + 1]);
-      float* row = to + i * (kQueries / 2);
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(row), _mm512_castsi512_si256(rows));
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(row + kQueries / 2),
-          _mm512_extracti64x4_epi64(rows, 1));
-    }
+  static HWY_INLINE void store_for_queries(V first, V second, float* to) {
+    const __m512i rows = rounded(first, second);
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(rows));
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(to + kQueries / 2),
+        _mm512_extracti64x4_epi64(rows, 1));
   }
 
-  static HWY_INLINE void store_for_keys(const V x[kKeys], float* to) {
+  static HWY_INLINE void store_for_keys(V first, V second, float* to) {
     const __m512i low_places = _mm512_cvtepu16_epi32(_mm256_setr_epi16(
         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m512i places = _mm512_or_si512(
         low_places,
         _mm512_slli_epi32(
             _mm512_add_epi32(low_places, _mm512_set1_epi32(kLanes)), 16));
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < kKeys; i += 2) {
-      _mm512_storeu_si512(
-          to + i / 2 * kQueries,
-          _mm512_permutexvar_epi16(places, rounded(x[i], x[i + 1])));
-    }
+    _mm512_storeu_si512(
+        to, _mm512_permutexvar_epi16(places, rounded(first, second)));
   }
 
  private:

@@ -124,7 +124,7 @@ struct BackwardMemory {
   float* dp; // [keys, kQueries]: dout v^T
   float* p; // probabilities after dropout, for products over queries
   float* ds; // gradients of the scores, for products over queries
-  float* ds_for_keys; // the same, for products over keys
+  float* ds_for_keys; // the same for products over keys; ds itself for floats
   QueryRows queries;
   QueryRows dout;
   float* dqueries; // [kQueries, columns]

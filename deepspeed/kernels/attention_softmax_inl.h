@@ -119,17 +119,21 @@ HWY_INLINE SoftmaxSums softmax(
     if (kDropout) {
       drop.factors(j, factors);
     }
-    V e[kKeys];
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      const V score = load(scores + (j + i) * kQueries, Full());
-      e[i] = exp2(hn::MulSub(score, factor, max));
-      sum = hn::Add(sum, e[i]);
-      if (kDropout) {
-        e[i] = hn::Mul(e[i], factors[i]);
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kKeys; i += 2) {
+      V e[2];
+#pragma GCC unroll 2
+      for (int64_t k = 0; k < 2; ++k) {
+        const V score = load(scores + (j + i + k) * kQueries, Full());
+        e[k] = exp2(hn::MulSub(score, factor, max));
+        sum = hn::Add(sum, e[k]);
+        if (kDropout) {
+          e[k] = hn::Mul(e[k], factors[i + k]);
+        }
       }
+      Units::store_for_keys(
+          e[0], e[1], p + (j + i) / Units::kNumbers * kQueries);
     }
-    Units::store_for_keys(e, p + j / Units::kNumbers * kQueries);
   }
   return {max, sum};
 }
@@ -152,25 +156,29 @@ HWY_INLINE void softmax_backward(
     if (kDropout) {
       drop.factors(j, factors);
     }
-    V p[kKeys];
-    V ds[kKeys];
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      const V score = load(memory.scores + at + i * kQueries, Full());
-      const V dp = load(memory.dp + at + i * kQueries, Full());
-      p[i] = exp2(hn::MulSub(score, factor, lse));
-      if (kDropout) {
-        ds[i] = hn::Mul(p[i], hn::MulSub(dp, factors[i], delta));
-        p[i] = hn::Mul(p[i], factors[i]);
-      } else {
-        ds[i] = hn::Mul(p[i], hn::Sub(dp, delta));
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kKeys; i += 2) {
+      V p[2];
+      V ds[2];
+#pragma GCC unroll 2
+      for (int64_t k = 0; k < 2; ++k) {
+        const V score = load(memory.scores + at + (i + k) * kQueries, Full());
+        const V dp = load(memory.dp + at + (i + k) * kQueries, Full());
+        p[k] = exp2(hn::MulSub(score, factor, lse));
+        if (kDropout) {
+          ds[k] = hn::Mul(p[k], hn::MulSub(dp, factors[i + k], delta));
+          p[k] = hn::Mul(p[k], factors[i + k]);
+        } else {
+          ds[k] = hn::Mul(p[k], hn::Sub(dp, delta));
+        }
       }
-    }
-    const int64_t row = j / Units::kNumbers * kQueries;
-    Units::store_for_queries(p, memory.p + row + first / Units::kNumbers);
-    Units::store_for_queries(ds, memory.ds + row + first / Units::kNumbers);
-    if (memory.ds_for_keys != memory.ds) {
-      Units::store_for_keys(ds, memory.ds_for_keys + row + first);
+      const int64_t row = (j + i) / Units::kNumbers * kQueries;
+      const int64_t column = first / Units::kNumbers;
+      Units::store_for_queries(p[0], p[1], memory.p + row + column);
+      Units::store_for_queries(ds[0], ds[1], memory.ds + row + column);
+      if (Units::kNumbers > 1) {
+        Units::store_for_keys(ds[0], ds[1], memory.ds_for_keys + row + first);
+      }
     }
   }
 }

@@ -14,7 +14,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-constexpr int64_t kQueries = 32; // of one tile: its scores stay in the L2 cache
+constexpr int64_t kQueries = 64; // of one tile: its scores stay in the L2 cache
 constexpr int64_t kKeys = kBlockColumns; // whose dropout is drawn together
 static_assert(kQueries % kTileRows == 0 && kKeys % kTileRows == 0);
 static_assert(kQueries % kLanes == 0);
@@ -59,16 +59,14 @@ struct FloatUnits {
     return rows;
   }
 
-  // kKeys vectors of a column of scores, as left operand of products over the
-  // queries (rows of kQueries numbers) and over the keys.
-  static HWY_INLINE void store_for_queries(const V x[kKeys], float* to) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kKeys; ++i) {
-      store(x[i], to + i * kQueries, Full());
-    }
+  // The vectors of two keys, as left operand of products over the queries (rows
+  // of kQueries numbers) and over the keys.
+  static HWY_INLINE void store_for_queries(V first, V second, float* to) {
+    store(first, to, Full());
+    store(second, to + kQueries, Full());
   }
-  static HWY_INLINE void store_for_keys(const V x[kKeys], float* to) {
-    store_for_queries(x, to);
+  static HWY_INLINE void store_for_keys(V first, V second, float* to) {
+    store_for_queries(first, second, to);
   }
 };
 
