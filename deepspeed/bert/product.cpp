@@ -31,8 +31,8 @@ template <typename T, typename Out>
 void run(kernels::Matmul<T, Out>& args) {
   const kernels::MatmulBlocks blocks =
       kernels::matmul_blocks(args.rows, args.columns, flat::threads());
-  flat::for_tasks(blocks.count, [&](int64_t block) {
-    kernels::matmul(args, blocks, block, block + 1);
+  flat::for_ranges(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
+    kernels::matmul(args, blocks, begin, end);
   });
 }
 

@@ -286,7 +286,7 @@ HWY_INLINE void multiply_blocks(
          column,
          HWY_MIN(args.rows - row, blocks.block_rows),
          HWY_MIN(args.columns - column, blocks.block_columns)},
-        index + 1 < blocks.count ? next : args.columns);
+        index + 1 < end ? next : args.columns);
   }
 }
 
