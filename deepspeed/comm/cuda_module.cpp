@@ -19,7 +19,7 @@ constexpr const char* kWithout =
   throw base::Error(
       base::ExitCode::config,
       "NCCL is asked for, but " + what,
-      "DS_COMM=nccl",
+      "DS_COMM=nccl or dist_backend",
       hint + kWithout);
 }
 

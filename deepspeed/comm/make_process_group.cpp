@@ -108,7 +108,7 @@ void require_nccl(ProcessGroup& group, const std::optional<base::Error>& own) {
       throw base::Error(
           base::ExitCode::config,
           "rank " + std::to_string(rank) + ": " + all[rank],
-          "DS_COMM=nccl",
+          "DS_COMM=nccl or dist_backend",
           "its own last lines say what to do");
     }
   }

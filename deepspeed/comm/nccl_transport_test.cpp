@@ -227,7 +227,7 @@ TEST(Nccl, IsRefusedWithoutAGpu) {
       } catch (const base::Error& error) {
         EXPECT_EQ(error.code(), base::ExitCode::config);
         EXPECT_THAT(error.what(), StartsWith("NCCL is asked for, but "));
-        EXPECT_EQ(error.where(), "DS_COMM=nccl");
+        EXPECT_EQ(error.where(), "DS_COMM=nccl or dist_backend");
         EXPECT_THAT(error.hint(), HasSubstr("without NCCL"));
       }
     });
