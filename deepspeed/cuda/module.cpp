@@ -8,8 +8,8 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -54,8 +54,14 @@ class Wait {
     }
   }
   std::string text() const {
-    return "no answer from the other ranks within " +
-        std::to_string(static_cast<int64_t>(most_.count())) + " s";
+    constexpr int kMost = 100;
+    char text[kMost];
+    std::snprintf(
+        text,
+        kMost,
+        "no answer from the other ranks within %g seconds",
+        most_.count());
+    return text;
   }
 
  private:
