@@ -60,8 +60,8 @@ void* open_module() {
   if (module == nullptr) {
     refuse(
         std::string(cuda::kModuleFile) + " cannot be loaded: " + last_error(),
-        "build it: tools/setup.sh --with-cuda, then cmake says whether it is "
-        "made, and for which CUDA");
+        "cmake says whether it is built (tools/setup.sh --with-cuda); it takes "
+        "NCCL from libtorch, as the wheel torch brings it");
   }
   return module;
 }

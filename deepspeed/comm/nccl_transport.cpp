@@ -85,8 +85,8 @@ class NcclTransport : public Transport {
 
   const cuda::Module& module_;
   NcclOptions options_;
-  // Of this transport alone, so that it runs beside the backward pass. None
-  // with a stand-in on the CPU.
+  // Not that of the backward pass, so that both run at once. None with a
+  // stand-in on the CPU.
   std::optional<c10::Stream> stream_;
   cuda::Communicator* communicator_ = nullptr;
 };

@@ -235,6 +235,7 @@ TEST(Nccl, IsRefusedWithoutAGpu) {
   }
 }
 
+// CI has no GPU: these run by hand on a machine with one, or two.
 class NcclOnGpus : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {

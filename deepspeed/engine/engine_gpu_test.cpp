@@ -11,6 +11,7 @@ namespace {
 
 class EngineOnGpu : public testing::Test {
  protected:
+  // CI has no GPU: these run by hand on a machine with one.
   void SetUp() override {
     if (comm::gpu_count() == 0) {
       GTEST_SKIP() << "no GPU that libtorch can use";
