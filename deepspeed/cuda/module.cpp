@@ -142,7 +142,7 @@ const char* settle(Communicator& communicator, ncclResult_t result) {
   return result == ncclSuccess ? nullptr : nccl_failure(communicator, result);
 }
 
-// Runs calls as one: add(call) for each, and none after one has failed.
+// Runs what `calls` calls as one group of NCCL.
 template <typename Calls>
 const char* as_group(Communicator& communicator, const Calls& calls) {
   if (communicator.comm == nullptr) {
@@ -155,7 +155,7 @@ const char* as_group(Communicator& communicator, const Calls& calls) {
   ncclResult_t worst = ::ncclGroupStart();
   if (worst == ncclSuccess) {
     worst = calls();
-    const ncclResult_t end = ::ncclGroupEnd(); // in any case
+    const ncclResult_t end = ::ncclGroupEnd(); // after a failure, too
     if (!is_failed(worst)) {
       worst = end;
     }
