@@ -23,6 +23,13 @@ if(DS_WITH_TORCH)
           DESTINATION ${package_dir})
   install(FILES cmake/FindLibtorch.cmake DESTINATION ${package_dir})
 endif()
+# Where comm/cuda_module.h looks: lib/ beside the program's folder, or the rpath
+# of a program of somebody else.
+if(TARGET deepspeed_cuda)
+  install(TARGETS deepspeed_cuda LIBRARY DESTINATION lib)
+  target_link_options(
+    deepspeed INTERFACE $<INSTALL_INTERFACE:-Wl,-rpath,$<INSTALL_PREFIX>/lib>)
+endif()
 
 # Programs that need tensors find libtorch by the rpath of Libtorch::torch.
 get_property(programs GLOBAL PROPERTY DS_PROGRAMS)

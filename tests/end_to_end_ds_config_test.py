@@ -188,6 +188,14 @@ class Refused(ConfigTest):
         self.assertRegex(run.err, "ranks? .*1")
         self.assertFalse((self.folder / "runs").exists())
 
+    def test_nccl_without_a_gpu(self):
+        """CUDA_VISIBLE_DEVICES hides GPUs where there are some."""
+        self.environment["DS_COMM"] = "nccl"
+        for ranks in (1, 2):
+            self.refused(
+                78, ["error: ", "NCCL is asked for, but libtorch", "DS_COMM=nccl",
+                     "hint: ", "summed in host memory"], ranks=ranks)
+
 
 if __name__ == "__main__":
     unittest.main()

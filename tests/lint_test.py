@@ -88,6 +88,10 @@ class IncludesTest(TreeTest):
             "#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>\n")
         self.assert_one(lint_includes, "c10d headers")
 
+    def test_cuda_outside_its_folders(self):
+        self.write("deepspeed/text/a.cpp", "#include <cuda_runtime_api.h>\n")
+        self.assert_one(lint_includes, "text/a.cpp:1", "c10d headers")
+
     def test_file_name_spelled_outside_layout(self):
         spelled = 'auto a = "hparams.json"; // "model.safetensors"\n'
         self.write("deepspeed/base/layout.cpp", spelled)
@@ -232,7 +236,7 @@ class ThisTreeTest(unittest.TestCase):
         arrows, rules = lint_includes.read_table(
             (ROOT / "docs/architecture.md").read_text())
         self.assertIn("base", arrows)
-        self.assertEqual(rules["c10d headers"], {"comm"})
+        self.assertEqual(rules["c10d headers"], {"comm", "cuda"})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ for name in torch-2.15.0.dist-info nvidia_cuda_runtime-13.2.86.dist-info \
   touch "$2/$name/RECORD"
 done
 touch "$2/torch/lib/libtorch_cpu.so"
+mkdir -p "$2/nvidia/nccl/include" "$2/nvidia/nccl/lib"
+touch "$2/nvidia/nccl/include/nccl.h" "$2/nvidia/nccl/lib/libnccl.so.2"
 """,
 }
 
@@ -94,6 +96,18 @@ class SetupTest(unittest.TestCase):
         code, output, _ = self.setup("--with-everything")
         self.assertEqual(code, 64)
         self.assertIn("--with-everything", output)
+
+    def test_headers_of_cuda_only_when_asked_for(self):
+        self.assertNotIn("nccl", self.setup()[2])
+        code, output, calls = self.setup("--with-cuda")
+        self.assertEqual(code, 0)
+        self.assertRegex(output, r"headers of CUDA 13\.2 and NCCL 2\.30\.7")
+        self.assertIn("nvidia-nccl-cu13==2.30.7", calls)
+        headers = self.root / ".deps/cuda/nvidia/nccl"
+        self.assertTrue((headers / "include/nccl.h").exists())
+        self.assertFalse((headers / "lib").exists())
+        self.assertEqual(
+            self.setup("--with-cuda"), (0, "setup: all is there\n", ""))
 
     def test_no_network(self):
         code, output, _ = self.setup(MISSING="cmake", BROKEN="apt")

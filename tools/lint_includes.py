@@ -7,7 +7,8 @@ The table is the fenced block marked `arrows` of that page, so the page cannot
 drift from the code. Its lines:
     bert -> base, kernels, text/batch.h     a folder may include these
     torch headers: flat, bert               folders that may see tensors
-    c10d headers: comm                      folders that may see collectives
+    c10d headers: comm                      folders that may see collectives,
+                                            CUDA and NCCL
     file names: checkpoint/layout           files that may spell a file name
 `*` stands for every folder. Tests may include what they like.
 """
@@ -21,7 +22,7 @@ PAGE = "docs/architecture.md"
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 TORCH_PROXY = "deepspeed/flat/torch_headers.h"
-C10D = re.compile(r"^torch/csrc/distributed/|^gloo/|^nccl")
+C10D = re.compile(r"^torch/csrc/distributed/|^gloo/|^nccl|^cuda")
 # Names that loaders search for: spelled twice, they drift apart. A literal with
 # a blank is a sentence for people and may name them.
 FILE_NAMES = (

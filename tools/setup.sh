@@ -5,6 +5,7 @@ set -euo pipefail
 readonly torch_version=2.15.0
 readonly cuda_stubs=13.2 # versions of the two CUDA libraries that libtorch_cpu links
 readonly mwparserfromhell_version=0.7.2
+readonly nccl_version=2.30.7 # the one that torch names
 
 readonly build_packages=(
   build-essential cmake ninja-build pkg-config git
@@ -18,13 +19,15 @@ readonly valgrind_packages=(valgrind)
 
 usage() {
   cat <<'TEXT'
-usage: tools/setup.sh [--with-fuzz] [--with-lint] [--with-valgrind]
+usage: tools/setup.sh [--with-cuda] [--with-fuzz] [--with-lint] [--with-valgrind]
 
 Installs what is missing and does nothing when all is there:
   Debian packages   with apt-get, as root or through sudo
   .deps/site        libtorch out of the wheel 'torch' (not when TORCH_ROOT is set)
   .deps/venv        Python tools of `make data`
 
+  --with-cuda       headers of CUDA and NCCL into .deps/cuda too (fetches 0.2 GB),
+                    to compile libdeepspeed_cuda.so where there is no CUDA
   --with-fuzz       clang and its run-time library too, for the fuzz targets
   --with-lint       clang-format and clang-tidy too, for `make lint`
   --with-valgrind   valgrind too, for the test that counts instructions
@@ -51,8 +54,10 @@ run_quietly() {
 
 parse_options() {
   wanted=("${build_packages[@]}")
+  with_cuda=false
   for option in "$@"; do
     case $option in
+      --with-cuda) with_cuda=true ;;
       --with-fuzz) wanted+=("${fuzz_packages[@]}") ;;
       --with-lint) wanted+=("${lint_packages[@]}") ;;
       --with-valgrind) wanted+=("${valgrind_packages[@]}") ;;
@@ -148,6 +153,20 @@ has_torch() {
     compgen -G "$1/nvidia_cuda_cupti-$cuda_stubs.*/RECORD" >/dev/null
 }
 
+# Headers alone: where the module runs, libtorch_cuda.so brings the libraries.
+install_cuda_headers() {
+  local line="cuda $cuda_stubs nccl $nccl_version"
+  [ -e "$deps/cuda/nvidia/nccl/include/nccl.h" ] && is_stamped "$line" && return
+  say "installing headers of CUDA $cuda_stubs and NCCL $nccl_version into .deps/cuda"
+  rm -rf "$deps/cuda.new"
+  install_wheels --no-deps --target "$deps/cuda.new" \
+    "nvidia-nccl-cu13==$nccl_version" "nvidia-cuda-runtime==$cuda_stubs.*" \
+    "nvidia-cuda-crt==$cuda_stubs.*" "nvidia-cuda-cccl==$cuda_stubs.*"
+  rm -rf "$deps/cuda" "$deps"/cuda.new/nvidia/*/lib
+  mv "$deps/cuda.new" "$deps/cuda"
+  stamp_part "$line"
+}
+
 main() {
   parse_options "$@"
   local root
@@ -160,6 +179,7 @@ main() {
   install_debian_packages
   install_python_tools
   install_torch
+  if $with_cuda; then install_cuda_headers; fi
   say "all is there"
 }
 

@@ -1,11 +1,14 @@
 // The choice of the transport.
 #include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/version.h"
+#include "deepspeed/comm/cuda_module.h"
 #include "deepspeed/comm/gloo_transport.h"
+#include "deepspeed/comm/nccl_transport.h"
 #include "deepspeed/comm/process_group.h"
 #include "deepspeed/comm/rendezvous.h"
 #include "deepspeed/comm/shared_memory_transport.h"
@@ -44,13 +47,13 @@ std::string transport_name(const ProcessGroupOptions& options) {
   if (name.empty()) {
     name = variable("DS_COMM");
   }
-  if (name != "" && name != "shm" && name != "gloo") {
+  if (name != "" && name != "shm" && name != "gloo" && name != "nccl") {
     throw base::Error(
         base::ExitCode::config,
         "DS_COMM=" + name + " is not a transport",
         "environment",
-        name == "nccl" ? "GPUs are not supported yet: shm or gloo"
-                       : "it can be shm or gloo; unset, the best one is taken");
+        "it can be shm, gloo or nccl; unset, the best one for host memory is "
+        "taken");
   }
   return name;
 }
@@ -83,6 +86,44 @@ std::unique_ptr<Transport> make_transport(
   return make_gloo_transport(rank_info, timeout, rendezvous);
 }
 
+// Why there can be no NCCL in this process; nothing if there can.
+std::optional<base::Error> what_nccl_lacks() {
+  try {
+    load_cuda_module();
+    return std::nullopt;
+  } catch (const base::Error& error) {
+    return error;
+  }
+}
+
+// Fails on all ranks when one of them cannot have NCCL.
+void require_nccl(ProcessGroup& group, const std::optional<base::Error>& own) {
+  const std::vector<std::string> all =
+      group.all_gather_text(own ? own->what() : "");
+  if (own) {
+    throw *own;
+  }
+  for (int rank = 0; rank < group.size(); ++rank) {
+    if (!all[rank].empty()) {
+      throw base::Error(
+          base::ExitCode::config,
+          "rank " + std::to_string(rank) + ": " + all[rank],
+          "DS_COMM=nccl or dist_backend",
+          "its own last lines say what to do");
+    }
+  }
+}
+
+MakeGpuTransport make_gpu_of(
+    const RankInfo& rank_info,
+    std::chrono::milliseconds timeout) {
+  return [rank = rank_info.rank, size = rank_info.world_size, timeout](
+             at::Device device, Transport& host) {
+    return make_nccl_transport(
+        load_cuda_module(), {rank, size, timeout, device}, host);
+  };
+}
+
 } // namespace
 
 std::shared_ptr<ProcessGroup> make_process_group(
@@ -90,8 +131,18 @@ std::shared_ptr<ProcessGroup> make_process_group(
     const ProcessGroupOptions& options) {
   const std::chrono::milliseconds timeout = timeout_of(options);
   const std::string wanted = transport_name(options);
+  std::optional<base::Error> lacks;
+  MakeGpuTransport make_gpu;
+  if (wanted == "nccl") {
+    lacks = what_nccl_lacks();
+    make_gpu = make_gpu_of(rank_info, timeout);
+  }
   if (rank_info.world_size == 1) {
-    return std::make_shared<ProcessGroup>(0, 1, make_single_transport());
+    if (lacks) {
+      throw *lacks;
+    }
+    return std::make_shared<ProcessGroup>(
+        0, 1, make_single_transport(), std::move(make_gpu));
   }
   // It ends, and with it the open port, once all ranks talk to each other.
   Rendezvous rendezvous(rank_info, timeout);
@@ -111,8 +162,12 @@ std::shared_ptr<ProcessGroup> make_process_group(
   auto group = std::make_shared<ProcessGroup>(
       rank_info.rank,
       rank_info.world_size,
-      make_transport(rank_info, timeout, wanted, rendezvous));
+      make_transport(rank_info, timeout, wanted, rendezvous),
+      std::move(make_gpu));
   group->barrier();
+  if (wanted == "nccl") {
+    require_nccl(*group, lacks);
+  }
   return group;
 }
 

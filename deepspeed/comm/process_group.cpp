@@ -2,6 +2,8 @@
 #include "deepspeed/comm/process_group.h"
 
 #include <ATen/Functions.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <sstream>
@@ -20,9 +22,8 @@ Buffer buffer_of(const at::Tensor& data, const char* collective) {
   const auto refuse = [&](const std::string& what) {
     throw std::invalid_argument(std::string(collective) + ": " + what);
   };
-  if (!data.defined() || !data.device().is_cpu() || data.dim() != 1 ||
-      !data.is_contiguous()) {
-    refuse("not a contiguous one-dimensional tensor on the CPU");
+  if (!data.defined() || data.dim() != 1 || !data.is_contiguous()) {
+    refuse("not a contiguous one-dimensional tensor");
   }
   switch (data.scalar_type()) {
     case at::kFloat:
@@ -109,23 +110,72 @@ std::string quoted(const std::string& text) {
 ProcessGroup::ProcessGroup(
     int rank,
     int size,
-    std::unique_ptr<Transport> transport)
+    std::unique_ptr<Transport> transport,
+    MakeGpuTransport make_gpu)
     : rank_(rank),
       size_(size),
       name_(transport->name()),
-      transport_(std::move(transport)) {}
+      transport_(std::move(transport)),
+      make_gpu_(std::move(make_gpu)) {}
 
 ProcessGroup::~ProcessGroup() = default;
+
+Transport& ProcessGroup::transport_for(const at::Device& device) {
+  if (device.is_cpu()) {
+    return *transport_;
+  }
+  if (!gpu_transport_) {
+    gpu_transport_ = make_gpu_(device, *transport_);
+    gpu_ = device;
+  }
+  if (device != gpu_) {
+    throw base::Error(
+        base::ExitCode::config,
+        "collectives on " + device.str() + " after some on " + gpu_.str(),
+        "",
+        "a rank has one GPU: move the whole module there");
+  }
+  return *gpu_transport_;
+}
+
+std::shared_ptr<Work> ProcessGroup::push(
+    at::Tensor data,
+    Action action,
+    base::SpanName name) {
+  std::shared_ptr<c10::Event> ready; // null for the CPU
+  if (!data.is_cpu()) {
+    if (!has_gpu() || !data.is_cuda()) {
+      throw std::invalid_argument(
+          "a tensor on " + data.device().str() +
+          ", and no NCCL in this process group: DS_COMM=nccl");
+    }
+    const c10::DeviceType type = data.device().type();
+    ready = std::make_shared<c10::Event>(type);
+    ready->record(c10::impl::VirtualGuardImpl(type).getStream(data.device()));
+  }
+  // The task keeps the tensor.
+  auto task = [this,
+               data = std::move(data),
+               ready = std::move(ready),
+               action = std::move(action)] {
+    Transport& transport = transport_for(data.device());
+    if (ready) {
+      transport.wait_for(*ready);
+    }
+    action(transport);
+  };
+  return queue_.push(std::move(task), name);
+}
 
 std::shared_ptr<Work> ProcessGroup::all_reduce(
     at::Tensor data,
     ReduceOp op,
     base::SpanName name) {
   const Buffer buffer = summable(data, "all_reduce");
-  auto task = [this, data = std::move(data), buffer, op] {
-    transport_->all_reduce(buffer, op);
+  const auto action = [buffer, op](Transport& transport) {
+    transport.all_reduce(buffer, op);
   };
-  return queue_.push(std::move(task), name);
+  return push(std::move(data), action, name);
 }
 
 std::shared_ptr<Work> ProcessGroup::reduce_scatter(
@@ -133,13 +183,11 @@ std::shared_ptr<Work> ProcessGroup::reduce_scatter(
     std::span<const int64_t> bounds,
     base::SpanName name) {
   const Buffer buffer = summable(data, "reduce_scatter");
-  auto task = [this,
-               data = std::move(data),
-               buffer,
-               ranges = checked(bounds, buffer, size_)] {
-    transport_->reduce_scatter(buffer, ranges, ReduceOp::sum);
-  };
-  return queue_.push(std::move(task), name);
+  auto action =
+      [buffer, ranges = checked(bounds, buffer, size_)](Transport& transport) {
+        transport.reduce_scatter(buffer, ranges, ReduceOp::sum);
+      };
+  return push(std::move(data), std::move(action), name);
 }
 
 std::shared_ptr<Work> ProcessGroup::all_gather(
@@ -147,13 +195,11 @@ std::shared_ptr<Work> ProcessGroup::all_gather(
     std::span<const int64_t> bounds,
     base::SpanName name) {
   const Buffer buffer = buffer_of(data, "all_gather");
-  auto task = [this,
-               data = std::move(data),
-               buffer,
-               ranges = checked(bounds, buffer, size_)] {
-    transport_->all_gather(buffer, ranges);
-  };
-  return queue_.push(std::move(task), name);
+  auto action =
+      [buffer, ranges = checked(bounds, buffer, size_)](Transport& transport) {
+        transport.all_gather(buffer, ranges);
+      };
+  return push(std::move(data), std::move(action), name);
 }
 
 std::shared_ptr<Work> ProcessGroup::broadcast(at::Tensor data, int root) {
@@ -161,11 +207,10 @@ std::shared_ptr<Work> ProcessGroup::broadcast(at::Tensor data, int root) {
   if (root < 0 || root >= size_) {
     throw std::invalid_argument("broadcast: root is not a rank");
   }
-  return queue_.push(
-      [this, data = std::move(data), buffer, root] {
-        transport_->broadcast(buffer, root);
-      },
-      {"broadcast"});
+  const auto action = [buffer, root](Transport& transport) {
+    transport.broadcast(buffer, root);
+  };
+  return push(std::move(data), action, {"broadcast"});
 }
 
 void ProcessGroup::barrier() {

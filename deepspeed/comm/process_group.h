@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -30,12 +31,19 @@ struct ProcessGroupOptions {
   std::chrono::milliseconds timeout{0};
   // "": DS_COMM of the environment, or else shared memory when all ranks run
   // on one host and Gloo otherwise. "shm", "gloo": this one or an error.
+  // "nccl": as "", and NCCL for tensors on GPUs.
   std::string transport;
 };
 
-// Tensors are on the CPU, 1-D and contiguous, of float32, float64, bfloat16,
-// float16, int64 or uint8 (no sums of uint8). They must not be touched between
-// the call and the end of Work::wait().
+// What carries collectives on a GPU; made when the first one is called.
+using MakeGpuTransport =
+    std::function<std::unique_ptr<Transport>(at::Device, Transport& host)>;
+
+// Tensors are 1-D and contiguous, of float32, float64, bfloat16, float16, int64
+// or uint8 (no sums of uint8), on the CPU or, if has_gpu(), on one GPU for each
+// rank, the same in all calls. They must not be touched between the call and
+// the end of Work::wait(). On a GPU a collective begins after what the current
+// stream of the calling thread was given before.
 //
 // A sum is the values in rank order, ((rank 0 + rank 1) + rank 2) + ...,
 // rounded to fp32 after each addition and to the dtype once at the end. So the
@@ -53,7 +61,11 @@ struct ProcessGroupOptions {
 //   internal     ranks called different collectives
 class ProcessGroup {
  public:
-  ProcessGroup(int rank, int size, std::unique_ptr<Transport> transport);
+  ProcessGroup(
+      int rank,
+      int size,
+      std::unique_ptr<Transport> transport,
+      MakeGpuTransport make_gpu = nullptr);
   // Waits for the collective that is under way, drops those after it.
   ~ProcessGroup();
   ProcessGroup(const ProcessGroup&) = delete;
@@ -65,9 +77,13 @@ class ProcessGroup {
   int size() const {
     return size_;
   }
-  // "single", "shared memory" or "gloo".
+  // "single", "shared memory" or "gloo": what carries host memory.
   const std::string& name() const {
     return name_;
+  }
+  // Whether tensors on a GPU may be passed.
+  bool has_gpu() const {
+    return make_gpu_ != nullptr;
   }
 
   // In place: every rank gets the reduction of all.
@@ -111,11 +127,22 @@ class ProcessGroup {
   at::Tensor allocate(int64_t numel, at::ScalarType dtype);
 
  private:
+  using Action = std::function<void(Transport& transport)>;
+  std::shared_ptr<Work> push(
+      at::Tensor data,
+      Action action,
+      base::SpanName name);
+  Transport& transport_for(const at::Device& device);
+
   int rank_;
   int size_;
   std::string name_;
   std::unique_ptr<Transport> transport_;
-  WorkQueue queue_; // after transport_: its thread ends first
+  MakeGpuTransport make_gpu_;
+  // Made and used on the thread of queue_.
+  std::unique_ptr<Transport> gpu_transport_;
+  at::Device gpu_ = at::kCPU; // of gpu_transport_
+  WorkQueue queue_; // after the transports: its thread ends first
 };
 
 // Joins the ranks of a run. Throws base::Error: unavailable when rank 0 cannot

@@ -1,156 +1,14 @@
 // Collectives of real processes, bit for bit against sums in rank order.
 #include "deepspeed/comm/process_group.h"
 
-#include <ATen/ATen.h>
+#include <cmath>
 
-#include <cstring>
-#include <numeric>
-#include <random>
-
-#include "deepspeed/comm/test_ranks.h"
+#include "deepspeed/comm/test_stress.h"
 
 namespace deepspeed::comm {
 namespace {
 
 using testing::HasSubstr;
-
-// The same on all ranks that ask for it. Magnitudes far apart, so that another
-// order of the additions gives other bits.
-at::Tensor values(int64_t numel, at::ScalarType dtype, int rank, int seed) {
-  std::mt19937 generator(static_cast<uint32_t>(seed * 64 + rank));
-  at::Tensor wide = at::empty({numel}, at::kDouble);
-  auto* data = wide.data_ptr<double>();
-  const double scale = rank % 2 == 0 ? 900.0 : 0.7;
-  for (int64_t i = 0; i < numel; ++i) {
-    data[i] = scale * (static_cast<double>(generator()) / 2147483648.0 - 1.0);
-  }
-  return dtype == at::kByte ? wide.abs().to(dtype) : wide.to(dtype);
-}
-
-// The definition: in float (or wider) in rank order, rounded once.
-at::Tensor sum_of_ranks(
-    int64_t numel,
-    at::ScalarType dtype,
-    int size,
-    int seed) {
-  const bool narrow = dtype == at::kBFloat16 || dtype == at::kHalf;
-  const at::ScalarType wide = narrow ? at::kFloat : dtype;
-  at::Tensor total = values(numel, dtype, 0, seed).to(wide);
-  for (int rank = 1; rank < size; ++rank) {
-    total = total + values(numel, dtype, rank, seed).to(wide);
-  }
-  return total.to(dtype);
-}
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == b.scalar_type() && a.numel() == b.numel() &&
-      std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
-}
-
-// Where the data of a rank lie.
-enum class Memory { ordinary, allocated, mixed };
-
-// The data of a rank for one collective after the other.
-class Data {
- public:
-  Data(ProcessGroup& group, Memory memory, at::ScalarType dtype)
-      : dtype_(dtype) {
-    if (memory != Memory::ordinary) {
-      allocated_ = group.allocate(kMost + kStart, dtype);
-      EXPECT_EQ(allocated_.ne(0).sum().item<int64_t>(), 0);
-    }
-    if (memory == Memory::mixed && group.rank() == 0) {
-      allocated_ = at::Tensor();
-    }
-  }
-  // A copy of `content`; allocated, with an odd start, as a bucket has.
-  at::Tensor holding(const at::Tensor& content) const {
-    if (!allocated_.defined()) {
-      return content.clone();
-    }
-    return allocated_.slice(0, kStart, kStart + content.numel()).copy_(content);
-  }
-  at::ScalarType dtype() const {
-    return dtype_;
-  }
-  // More than one chunk of the staging area for every rank.
-  static constexpr int64_t kMost = 700'001;
-
- private:
-  static constexpr int64_t kStart = 3;
-  at::ScalarType dtype_;
-  at::Tensor allocated_;
-};
-
-// Uneven ranges with gaps before, between and after; some empty.
-std::vector<int64_t> uneven_bounds(int64_t numel, int size, int seed) {
-  std::mt19937 generator(static_cast<uint32_t>(seed));
-  std::vector<int64_t> bounds(size + 1);
-  for (int64_t& bound : bounds) {
-    bound = static_cast<int64_t>(generator() % (numel + 1));
-  }
-  std::sort(bounds.begin(), bounds.end());
-  return bounds;
-}
-
-void check_sums(ProcessGroup& group, int64_t numel, const Data& data) {
-  const int seed = static_cast<int>(numel % 1000) + 1;
-  const at::Tensor own = values(numel, data.dtype(), group.rank(), seed);
-  const at::Tensor sum = sum_of_ranks(numel, data.dtype(), group.size(), seed);
-  at::Tensor result = data.holding(own);
-  group.all_reduce(result, ReduceOp::sum)->wait();
-  EXPECT_TRUE(same_bits(result, sum)) << "all_reduce";
-
-  result = data.holding(own);
-  const std::vector<int64_t> bounds = uneven_bounds(numel, group.size(), seed);
-  group.reduce_scatter(result, bounds)->wait();
-  at::Tensor expected = own.clone();
-  const int64_t begin = bounds[group.rank()];
-  const int64_t end = bounds[group.rank() + 1];
-  expected.slice(0, begin, end).copy_(sum.slice(0, begin, end));
-  EXPECT_TRUE(same_bits(result, expected)) << "reduce_scatter";
-}
-
-void check_copies(ProcessGroup& group, int64_t numel, const Data& data) {
-  const at::ScalarType dtype = data.dtype();
-  const at::Tensor own = values(numel, dtype, group.rank(), 5);
-  at::Tensor result = data.holding(own);
-  const std::vector<int64_t> bounds = uneven_bounds(numel, group.size(), 7);
-  at::Tensor expected = own.clone();
-  for (int rank = 0; rank < group.size(); ++rank) {
-    expected.slice(0, bounds[rank], bounds[rank + 1])
-        .copy_(values(numel, dtype, rank, 5)
-                   .slice(0, bounds[rank], bounds[rank + 1]));
-  }
-  group.all_gather(result, bounds)->wait();
-  EXPECT_TRUE(same_bits(result, expected)) << "all_gather";
-
-  const int root = group.size() - 1;
-  result = data.holding(own);
-  group.broadcast(result, root)->wait();
-  EXPECT_TRUE(same_bits(result, values(numel, dtype, root, 5))) << "broadcast";
-}
-
-void check_collectives(
-    ProcessGroup& group,
-    Memory memory,
-    const std::vector<at::ScalarType>& dtypes) {
-  for (const at::ScalarType dtype : dtypes) {
-    const Data data(group, memory, dtype);
-    for (const int64_t numel :
-         {int64_t{0}, int64_t{1}, int64_t{3}, int64_t{1009}, Data::kMost}) {
-      if (numel == Data::kMost && dtype != at::kFloat) {
-        continue;
-      }
-      SCOPED_TRACE(
-          std::string(c10::toString(dtype)) + " x " + std::to_string(numel));
-      if (dtype != at::kByte) {
-        check_sums(group, numel, data);
-      }
-      check_copies(group, numel, data);
-    }
-  }
-}
 
 struct Case {
   int size;
@@ -186,15 +44,7 @@ TEST_P(Collectives, MatchTheDefinitionBitForBit) {
         info.world_size == 1                ? "single"
             : GetParam().transport == "shm" ? "shared memory"
                                             : "gloo");
-    check_collectives(
-        *group,
-        Memory::ordinary,
-        {at::kFloat,
-         at::kBFloat16,
-         at::kHalf,
-         at::kDouble,
-         at::kLong,
-         at::kByte});
+    check_collectives(*group, Memory::ordinary, kAllDtypes);
     if (GetParam().transport != "gloo") {
       check_collectives(*group, Memory::allocated, {at::kFloat, at::kBFloat16});
       check_collectives(*group, Memory::mixed, {at::kFloat});
@@ -207,12 +57,7 @@ TEST_P(Collectives, MaximumKeepsNan) {
   Ranks ranks(GetParam().size, [](const RankInfo& info) {
     const auto group =
         make_process_group(info, options_of(GetParam().transport));
-    at::Tensor data = at::empty({2});
-    data[0] = static_cast<float>(info.rank) - 10.0f;
-    data[1] = info.rank == 0 ? NAN : 1.0f;
-    group->all_reduce(data, ReduceOp::max)->wait();
-    EXPECT_EQ(data[0].item<float>(), static_cast<float>(info.world_size) - 11);
-    EXPECT_TRUE(std::isnan(data[1].item<float>()));
+    check_maximum(*group);
   });
   ranks.expect_success();
 }
@@ -272,40 +117,6 @@ TEST_P(Collectives, RequireEqualNamesWhatDiffers) {
     group->require_equal("seed", "42"); // the group goes on
   });
   ranks.expect_success();
-}
-
-// A mix of collectives, sizes and delays that is the same on all ranks but for
-// the delays; a lost wake-up or a buffer used too early shows here.
-void stress(ProcessGroup& group, const RankInfo& info) {
-  std::mt19937 common(1);
-  std::mt19937 own(info.rank + 2);
-  const at::Tensor allocated = group.allocate(50'000, at::kFloat);
-  for (int i = 0; i < 200; ++i) {
-    const auto numel = static_cast<int64_t>(common() % 50'000 + 1);
-    const bool shared = common() % 2 == 0;
-    at::Tensor data =
-        shared ? allocated.slice(0, 0, numel) : at::empty({numel}, at::kFloat);
-    const auto kind = common() % 3;
-    data.fill_(info.rank + i);
-    if (own() % 16 == 0) {
-      std::this_thread::sleep_for(std::chrono::microseconds(own() % 2000));
-    }
-    const int size = info.world_size;
-    const float sum = static_cast<float>(size * i + size * (size - 1) / 2);
-    if (kind == 0) {
-      group.all_reduce(data, ReduceOp::sum)->wait();
-      ASSERT_TRUE(at::equal(data, at::full_like(data, sum))) << i;
-    } else if (kind == 1) {
-      group.broadcast(data, i % size)->wait();
-      ASSERT_TRUE(at::equal(data, at::full_like(data, i % size + i))) << i;
-    } else {
-      const std::vector<int64_t> bounds = uneven_bounds(numel, size, i);
-      group.reduce_scatter(data, bounds);
-      group.all_gather(data, bounds)->wait();
-      const at::Tensor range = data.slice(0, bounds.front(), bounds.back());
-      ASSERT_TRUE(at::equal(range, at::full_like(range, sum))) << i;
-    }
-  }
 }
 
 TEST_P(Collectives, StayRightUnderStress) {

@@ -104,6 +104,10 @@ void reduce(
   }
 }
 
+void Transport::wait_for(const c10::Event& ready) {
+  ready.synchronize();
+}
+
 void Transport::all_reduce(const Buffer& data, ReduceOp op) {
   const std::vector<int64_t> bounds = even_bounds(data.numel, size());
   reduce_scatter(data, bounds, op);

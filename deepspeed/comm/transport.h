@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +15,7 @@
 
 namespace deepspeed::comm {
 
-// A contiguous array in host memory.
+// A contiguous array in the memory that a transport serves.
 struct Buffer {
   std::byte* data = nullptr;
   int64_t numel = 0;
@@ -62,6 +63,8 @@ class Transport {
   virtual ~Transport() = default;
 
   virtual std::string name() const = 0;
+  // On a GPU: the collectives that follow begin after `ready` there.
+  virtual void wait_for(const c10::Event& ready);
   virtual void all_reduce(const Buffer& data, ReduceOp op);
   virtual void reduce_scatter(
       const Buffer& data,

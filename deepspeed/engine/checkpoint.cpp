@@ -166,6 +166,9 @@ at::Tensor host_tensor(const EngineState& state, const at::Tensor& tensor) {
     return tensor;
   }
   for (const auto& group : state.groups) {
+    if (!group->compute().is_cpu()) {
+      break; // only the own shard is in host memory
+    }
     for (const flat::FlatEntry& entry : group->entries()) {
       if (entry.parameter.is_same(tensor)) {
         return group->compute()

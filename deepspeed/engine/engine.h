@@ -43,6 +43,9 @@ struct InitializeOptions {
   // The learning rate of the update after `steps` updates, in place of the
   // configuration's scheduler.
   std::function<double(int64_t steps)> learning_rate;
+  // How ranks that are joined here communicate, as ProcessGroupOptions'
+  // transport: "nccl" for modules on GPUs, one for each rank. Not with `ranks`.
+  std::string dist_backend;
 };
 
 struct SaveOptions {

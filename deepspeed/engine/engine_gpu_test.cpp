@@ -1,9 +1,9 @@
 // A module on a GPU with the optimizer in host memory is the same run as on the
-// CPU.
-#include <ATen/Context.h>
+// CPU, and the same bits whether gradients are summed there or over NCCL.
 #include <filesystem>
 
 #include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/comm/transport.h"
 #include "deepspeed/engine/test_engine.h"
 
 namespace deepspeed {
@@ -11,16 +11,9 @@ namespace {
 
 class EngineOnGpu : public testing::Test {
  protected:
-  // In a process of its own: a process that has touched the GPU cannot fork.
+  // CI has no GPU: these run by hand on a machine with one.
   void SetUp() override {
-    const pid_t pid = ::fork();
-    if (pid == 0) {
-      ::_exit(load_cuda() && at::hasCUDA() ? 0 : 1);
-    }
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    // CI has no GPU: these run by hand on a machine with one.
-    if (status != 0) {
+    if (comm::gpu_count() == 0) {
       GTEST_SKIP() << "no GPU that libtorch can use";
     }
   }
@@ -60,6 +53,80 @@ TEST_F(EngineOnGpu, CheckpointsMoveBetweenDevices) {
   second.load_from = folder.path();
   const std::vector<double> loaded = train(second);
   EXPECT_EQ(std::vector<double>(saved.begin() + 40, saved.end()), loaded);
+}
+
+TEST_F(EngineOnGpu, NcclGivesTheBitsOfHostMemory) {
+  const int most = std::min(comm::gpu_count(), 2);
+  for (int ranks = 1; ranks <= most; ++ranks) {
+    for (const std::string dtype : {"fp32", "bf16"}) {
+      for (const int stage : {1, 2}) {
+        RunPlan host = plan(ranks, stage, dtype);
+        host.device = "cuda";
+        RunPlan nccl = host;
+        nccl.transport = "nccl";
+        EXPECT_EQ(train(host), train(nccl))
+            << ranks << " ranks, " << dtype << " stage " << stage;
+      }
+    }
+  }
+  if (most < 2) {
+    GTEST_SKIP() << "two ranks need two GPUs, and there is one";
+  }
+}
+
+TEST_F(EngineOnGpu, CheckpointsWithNcclAreWhole) {
+  const base::TemporaryFolder folder;
+  RunPlan first = plan(std::min(comm::gpu_count(), 2), 2, "bf16");
+  first.device = "cuda";
+  first.transport = "nccl";
+  first.save_to = folder.path();
+  const std::vector<double> saved = train(first);
+  RunPlan second{.ranks = 1, .stage = 1, .steps = 0, .dtype = "bf16"};
+  second.load_from = folder.path();
+  EXPECT_EQ(
+      std::vector<double>(saved.begin() + 40, saved.end()), train(second));
+}
+
+// Without a GPU, too.
+TEST(Nccl, NeedsAModuleOnAGpu) {
+  comm::Ranks ranks(1, [](const comm::RankInfo&) {
+    InitializeOptions options;
+    options.ranks = std::make_shared<comm::ProcessGroup>(
+        0, 1, comm::make_single_transport(), [](at::Device, comm::Transport&) {
+          return comm::make_single_transport();
+        });
+    const config::Config config =
+        config::parse_config(config_text({.stage = 1}), "test", {});
+    EXPECT_THAT(
+        comm::error_of([&] {
+          initialize(std::make_shared<SmallModule>(), config, options);
+        }),
+        testing::StartsWith("78 NCCL is asked for, but the module is on the "));
+    options.dist_backend = "nccl";
+    EXPECT_THROW(
+        initialize(std::make_shared<SmallModule>(), config, options),
+        std::invalid_argument);
+  });
+  ranks.expect_success();
+}
+
+// The configuration that asks a program of DeepSpeed for NCCL, without a GPU.
+TEST(Nccl, DistBackendIsRefusedWithoutAGpu) {
+  if (comm::gpu_count() > 0) {
+    GTEST_SKIP() << "there is a GPU";
+  }
+  comm::Ranks ranks(1, [](const comm::RankInfo&) {
+    InitializeOptions options;
+    options.dist_backend = "nccl";
+    const config::Config config =
+        config::parse_config(config_text({.stage = 1}), "test", {});
+    EXPECT_THAT(
+        comm::error_of([&] {
+          initialize(std::make_shared<SmallModule>(), config, options);
+        }),
+        testing::StartsWith("78 NCCL is asked for, but libtorch"));
+  });
+  ranks.expect_success();
 }
 
 } // namespace

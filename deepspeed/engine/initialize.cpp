@@ -1,5 +1,6 @@
 // From a module and a configuration to an engine.
 #include <algorithm>
+#include <stdexcept>
 #include <unordered_set>
 
 #include "deepspeed/base/error.h"
@@ -60,7 +61,8 @@ void check_parameter(
   }
 }
 
-// A module on a GPU is trained with the optimizer in host memory.
+// A module on a GPU is trained with the optimizer in host memory. With NCCL
+// only the own shard of gradients and weights passes through there.
 void choose_device(
     EngineState& state,
     const std::vector<std::vector<NamedParameter>>& groups) {
@@ -72,6 +74,13 @@ void choose_device(
   const config::OffloadOptimizer& offload =
       state.config.zero_optimization.offload_optimizer;
   state.layout.pin_memory = offload.pin_memory;
+  state.layout.exchange_on_device = state.ranks->has_gpu();
+  if (state.layout.device.is_cpu() && state.ranks->has_gpu()) {
+    throw config_error(
+        "NCCL is asked for, but the module is on the CPU",
+        "move it before: module->to(torch::Device(torch::kCUDA, local_rank)); "
+        "or run without DS_COMM=nccl");
+  }
   if (!state.layout.device.is_cpu() &&
       offload.device != config::OffloadDevice::cpu) {
     throw config_error(
@@ -265,6 +274,18 @@ void bind_direct_gradients(EngineState& state) {
       });
 }
 
+std::shared_ptr<comm::ProcessGroup> joined(const InitializeOptions& options) {
+  if (!options.ranks) {
+    return comm::make_process_group(
+        comm::rank_from_environment(), {.transport = options.dist_backend});
+  }
+  if (!options.dist_backend.empty()) {
+    throw std::invalid_argument(
+        "dist_backend with ranks that are joined already");
+  }
+  return options.ranks;
+}
+
 } // namespace
 
 double predivide_factor(const config::Config& config, int ranks) {
@@ -322,9 +343,7 @@ Engine initialize(
     InitializeOptions options) {
   auto state = std::make_unique<EngineState>();
   state->module = std::move(module);
-  state->ranks = options.ranks
-      ? options.ranks
-      : comm::make_process_group(comm::rank_from_environment());
+  state->ranks = joined(options);
   state->config = std::move(config);
   state->options = std::move(options);
   if (state->ranks->rank() == 0) {
@@ -352,9 +371,8 @@ Engine initialize(
     std::shared_ptr<torch::nn::Module> module,
     const std::string& config_path,
     InitializeOptions options) {
-  if (!options.ranks) {
-    options.ranks = comm::make_process_group(comm::rank_from_environment());
-  }
+  options.ranks = joined(options);
+  options.dist_backend.clear();
   config::Context context;
   context.world_size = options.ranks->size();
   return initialize(

@@ -2,13 +2,13 @@
 // on several ranks.
 #pragma once
 
-#include <dlfcn.h>
 #include <torch/nn/functional/loss.h>
 
 #include <string>
 #include <vector>
 
 #include "deepspeed/base/philox.h"
+#include "deepspeed/comm/test_gpu.h"
 #include "deepspeed/comm/test_ranks.h"
 #include "deepspeed/engine/engine.h"
 #include "deepspeed/engine/test_shared_doubles.h"
@@ -62,12 +62,6 @@ inline std::pair<at::Tensor, at::Tensor> micro_batch(int64_t index) {
   return {x, y};
 }
 
-// The GPU part of libtorch, where it can be loaded: in the ranks, which are
-// forked before.
-inline bool load_cuda() {
-  return ::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
-}
-
 struct RunPlan {
   int ranks = 1;
   int stage = 0;
@@ -80,8 +74,9 @@ struct RunPlan {
   std::string save_to; // folder for a checkpoint at the end
   std::string load_from;
   int first_step = 0; // of the data
-  std::string device = "cpu";
+  std::string device = "cpu"; // "cuda": each rank its own
   bool offload = false;
+  std::string transport;
 };
 
 inline std::string config_text(const RunPlan& plan) {
@@ -100,6 +95,16 @@ inline std::string config_text(const RunPlan& plan) {
   return text + plan.more + "}";
 }
 
+inline at::Device device_of(const RunPlan& plan, const comm::RankInfo& info) {
+  const bool own = plan.device == "cuda";
+  const at::Device device(
+      own ? "cuda:" + std::to_string(info.local_rank) : plan.device);
+  if (!device.is_cpu()) {
+    comm::load_cuda();
+  }
+  return device;
+}
+
 // Each step's loss (the mean over ranks and micro batches), then each step's
 // gradient norm, then all weights.
 inline std::vector<double> train(const RunPlan& plan) {
@@ -108,14 +113,13 @@ inline std::vector<double> train(const RunPlan& plan) {
   SharedDoubles losses(plan.ranks * plan.steps);
   comm::Ranks ranks(plan.ranks, [&](const comm::RankInfo& info) {
     InitializeOptions options;
-    options.ranks = comm::make_process_group(info, comm::options_of("", {}));
+    options.ranks =
+        comm::make_process_group(info, comm::options_of(plan.transport, {}));
     config::Context context;
     context.world_size = plan.ranks;
     auto module = std::make_shared<SmallModule>();
-    if (plan.device != "cpu") {
-      load_cuda();
-      module->to(at::Device(plan.device));
-    }
+    const at::Device device = device_of(plan, info);
+    module->to(device);
     Engine engine = initialize(
         module,
         config::parse_config(config_text(plan), "test", context),
@@ -130,7 +134,6 @@ inline std::vector<double> train(const RunPlan& plan) {
                 plan.ranks +
             info.rank;
         const auto [x, y] = micro_batch(index);
-        const at::Device device(plan.device);
         const at::Tensor loss =
             at::mse_loss(module->forward(x.to(device)), y.to(device));
         losses[info.rank * plan.steps + step] +=

@@ -31,7 +31,30 @@ FlatGroup::FlatGroup(
   adopt(layout);
 }
 
+void FlatGroup::allocate_on_device(const Layout& layout, int64_t padded) {
+  const auto host = [&](at::ScalarType dtype) {
+    const bool pinned = !layout.device.is_cpu() && layout.pin_memory;
+    return at::zeros(
+        {shard_.size}, at::TensorOptions(dtype).pinned_memory(pinned));
+  };
+  const auto device = [&](at::ScalarType dtype) {
+    return at::zeros({padded}, at::TensorOptions(dtype).device(layout.device));
+  };
+  compute_ = device(layout.compute_dtype);
+  module_compute_ = compute_;
+  host_shard_ = host(layout.compute_dtype);
+  if (layout.whole_gradients) {
+    gradients_ = device(at::kFloat);
+    module_gradients_ = gradients_;
+  }
+  shard_gradient_ = host(at::kFloat);
+}
+
 void FlatGroup::allocate(const Layout& layout, int64_t padded) {
+  if (layout.exchange_on_device) {
+    allocate_on_device(layout, padded);
+    return;
+  }
   const bool on_gpu = !layout.device.is_cpu();
   const bool pinned = on_gpu && layout.pin_memory && layout.ranks->size() == 1;
   const auto host = [&](at::ScalarType dtype) {
@@ -40,6 +63,7 @@ void FlatGroup::allocate(const Layout& layout, int64_t padded) {
         : layout.ranks->allocate(padded, dtype);
   };
   compute_ = host(layout.compute_dtype);
+  host_shard_ = compute_.narrow(0, shard_.offset, shard_.size);
   module_compute_ = on_gpu ? compute_.to(layout.device) : compute_;
   if (layout.whole_gradients) {
     gradients_ = host(at::kFloat);
@@ -53,8 +77,7 @@ void FlatGroup::allocate(const Layout& layout, int64_t padded) {
 void FlatGroup::adopt(const Layout& layout) {
   const at::NoGradGuard no_grad;
   const bool separate = layout.compute_dtype != at::kFloat;
-  master_ = separate ? flat::large_zeros(shard_.size, at::kFloat)
-                     : compute_.narrow(0, shard_.offset, shard_.size);
+  master_ = separate ? flat::large_zeros(shard_.size, at::kFloat) : host_shard_;
   for (flat::FlatEntry& entry : entries_) {
     const auto view = [&](const at::Tensor& flat) {
       return flat.narrow(0, entry.offset, entry.numel)
@@ -62,7 +85,7 @@ void FlatGroup::adopt(const Layout& layout) {
     };
     const at::Tensor place = view(module_compute_);
     view(compute_).copy_(entry.parameter);
-    if (!place.is_cpu()) {
+    if (!module_compute_.is_same(compute_)) {
       place.copy_(entry.parameter);
     }
     const Overlap own = overlap_of(shard_, entry.offset, entry.numel);
@@ -77,12 +100,13 @@ void FlatGroup::adopt(const Layout& layout) {
     entry.parameter.mutable_grad().reset();
     entry.parameter.set_data(place);
   }
+  if (layout.exchange_on_device) {
+    host_shard_.copy_(compute_.narrow(0, shard_.offset, shard_.size));
+  }
 }
 
 at::Tensor FlatGroup::shard_compute() const {
-  return compute_.scalar_type() == at::kFloat
-      ? at::Tensor()
-      : compute_.narrow(0, shard_.offset, shard_.size);
+  return compute_.scalar_type() == at::kFloat ? at::Tensor() : host_shard_;
 }
 
 void FlatGroup::refresh_compute() {
@@ -92,8 +116,14 @@ void FlatGroup::refresh_compute() {
   }
 }
 
+void FlatGroup::push_shard() {
+  if (!host_shard_.is_alias_of(compute_)) {
+    compute_.narrow(0, shard_.offset, shard_.size).copy_(host_shard_);
+  }
+}
+
 void FlatGroup::push_weights() {
-  if (!module_compute_.is_cpu()) {
+  if (!module_compute_.is_same(compute_)) {
     module_compute_.copy_(compute_);
   }
 }

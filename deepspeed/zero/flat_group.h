@@ -26,7 +26,11 @@ struct Layout {
   // Where the module computes. All that the optimizer needs is in host memory
   // in any case: on a GPU this is ZeRO-Offload (Ren et al., 2021).
   at::Device device = at::kCPU;
-  bool pin_memory = true; // page-locked host memory, for one rank with a GPU
+  // Gradients are summed and weights gathered where the module computes, and
+  // only the own shard comes to host memory: between GPUs with NCCL.
+  bool exchange_on_device = false;
+  // Page-locked host memory, where there is a GPU and it need not be shared.
+  bool pin_memory = true;
 };
 
 // Moves parameters (of any floating dtype) into a flat buffer of the compute
@@ -66,10 +70,11 @@ class FlatGroup {
     return bounds_;
   }
 
-  const at::Tensor& compute() const { // [padded], compute dtype, host
+  // What the ranks exchange: in host memory, or on the device.
+  const at::Tensor& compute() const { // [padded], compute dtype
     return compute_;
   }
-  const at::Tensor& gradients() const { // [padded], fp32, host; or undefined
+  const at::Tensor& gradients() const { // [padded], fp32; or undefined
     return gradients_;
   }
   // Where backward writes: gradients(), or a buffer on the GPU.
@@ -82,17 +87,20 @@ class FlatGroup {
   const at::Tensor& shard_gradient() const { // [shard().size], fp32
     return shard_gradient_;
   }
-  // The own shard in the compute dtype; undefined in fp32, where it is
-  // master().
+  // The own shard in the compute dtype, in host memory; undefined in fp32,
+  // where it is master().
   at::Tensor shard_compute() const;
 
   // After master() was loaded.
   void refresh_compute();
-  // After compute() has changed: the module's weights, if they are on a GPU.
+  // Before compute() is gathered: the own shard goes there.
+  void push_shard();
+  // After compute() has changed: the module's weights, if they lie elsewhere.
   void push_weights();
 
  private:
   void allocate(const Layout& layout, int64_t padded);
+  void allocate_on_device(const Layout& layout, int64_t padded);
   void adopt(const Layout& layout);
 
   int64_t numel_ = 0;
@@ -101,6 +109,7 @@ class FlatGroup {
   checkpoint::Shard counted_;
   std::vector<int64_t> bounds_;
   at::Tensor compute_;
+  at::Tensor host_shard_; // the own shard: a part of compute_, or its copy
   at::Tensor module_compute_; // compute_, or its copy on the GPU
   at::Tensor gradients_;
   at::Tensor module_gradients_;

@@ -26,7 +26,7 @@ struct GradientReducer::State {
   int64_t number = 0; // in the order of reduction
   // [end - begin], fp32, where backward writes: a view, or only while it lives
   at::Tensor gradients;
-  at::Tensor host; // what is summed: `gradients`, or a copy from the GPU
+  at::Tensor summed; // `gradients`, or a copy in host memory
   at::Tensor wire; // what travels, if that is another tensor
   size_t waiting_for = 0; // parameters without a complete gradient
   std::shared_ptr<comm::Work> work;
@@ -66,7 +66,8 @@ GradientReducer::GradientReducer(
         const int64_t numel = bucket.end - bucket.begin;
         state->gradients =
             state->group->module_gradients().narrow(0, bucket.begin, numel);
-        state->host = state->group->gradients().narrow(0, bucket.begin, numel);
+        state->summed =
+            state->group->gradients().narrow(0, bucket.begin, numel);
       }
       buckets_.push_back(std::move(state));
       for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
@@ -209,12 +210,13 @@ void GradientReducer::launch(State& state) {
       entry.slot.take().grad.zero_();
     }
   }
-  if (!layout_.whole_gradients) {
-    state.host = state.gradients.cpu(); // itself, if it is there already
-  } else if (!layout_.device.is_cpu()) {
-    state.host.copy_(state.gradients);
+  const bool in_host_memory = !layout_.exchange_on_device;
+  if (!layout_.whole_gradients) { // .cpu(): itself, if it is there already
+    state.summed = in_host_memory ? state.gradients.cpu() : state.gradients;
+  } else if (in_host_memory && !layout_.device.is_cpu()) {
+    state.summed.copy_(state.gradients);
   }
-  at::Tensor data = state.host;
+  at::Tensor data = state.summed;
   if (options_.predivide != 1) {
     data.mul_(static_cast<float>(1 / options_.predivide));
   }
@@ -255,7 +257,7 @@ void GradientReducer::abandon_step() noexcept {
     state->work.reset();
     if (!layout_.whole_gradients) {
       state->gradients.reset();
-      state->host.reset();
+      state->summed.reset();
     }
   }
 }
@@ -279,11 +281,11 @@ void GradientReducer::finish(State& state) {
   reduce_seconds_ += state.work->seconds();
   state.work.reset();
   if (state.wire.defined()) {
-    state.host.copy_(state.wire);
+    state.summed.copy_(state.wire);
     state.wire.reset();
   }
-  if (layout_.whole_gradients) {
-    return;
+  if (layout_.whole_gradients && !layout_.exchange_on_device) {
+    return; // shard_gradient() is a part of gradients()
   }
   const Bucket& bucket = state.bucket;
   const checkpoint::Overlap own = checkpoint::overlap_of(
@@ -291,10 +293,13 @@ void GradientReducer::finish(State& state) {
   if (own.numel > 0) {
     state.group->shard_gradient()
         .narrow(0, own.in_shard, own.numel)
-        .copy_(state.host.narrow(0, own.in_parameter, own.numel));
+        .copy_(state.summed.narrow(0, own.in_parameter, own.numel));
+  }
+  if (layout_.whole_gradients) {
+    return;
   }
   state.gradients.reset();
-  state.host.reset();
+  state.summed.reset();
   for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
     state.group->entries()[i].slot.grad.reset();
   }

@@ -1,8 +1,9 @@
 // Rows that come after the dense gradient are summed as if they were part of
-// it, in every stage, whatever the ranks have.
+// it, in every stage, whatever the ranks have and wherever sums are made.
 #include "deepspeed/zero/gradient_reducer.h"
 
 #include "deepspeed/comm/test_ranks.h"
+#include "deepspeed/zero/sharded_optimizer.h"
 
 namespace deepspeed::zero {
 namespace {
@@ -17,6 +18,7 @@ struct Case {
   at::ScalarType wire = at::kFloat;
   bool late = true; // else the rows are written into the dense gradient
   bool all_ranks = true; // else rank 0 has no dense gradient and no rows
+  bool on_device = false; // sums where backward writes, shards elsewhere
 };
 
 at::Tensor ramp(int64_t rows, int64_t columns, double scale) {
@@ -29,6 +31,7 @@ at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
   Layout layout;
   layout.stage = plan.stage;
   layout.whole_gradients = plan.stage < 2;
+  layout.exchange_on_device = plan.on_device;
   layout.ranks = ranks.get();
   std::vector<std::unique_ptr<FlatGroup>> groups;
   groups.push_back(std::make_unique<FlatGroup>(
@@ -100,17 +103,53 @@ TEST(LateRows, AreAddedInEveryStage) {
     for (const int ranks : {2, 3}) {
       check({.stage = stage, .ranks = ranks});
       check({.stage = stage, .ranks = ranks, .late = false});
+      check({.stage = stage, .ranks = ranks, .on_device = true});
     }
   }
 }
 
 TEST(LateRows, TravelInTheWireDtype) {
   check({.stage = 1, .wire = at::kBFloat16});
+  check({.stage = 1, .wire = at::kBFloat16, .on_device = true});
 }
 
 TEST(LateRows, ARankMayHaveNone) {
   for (const int stage : {0, 1, 2}) {
     check({.stage = stage, .all_ranks = false});
+  }
+}
+
+// As between GPUs, with the CPU in their place: a rank changes its own shard in
+// host memory, and all ranks get it into their modules.
+TEST(ExchangeOnDevice, WeightsOfAllShardsReachTheModule) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int stage : {0, 1, 2}) {
+      comm::Ranks processes(3, [&](const comm::RankInfo& info) {
+        const auto ranks = comm::make_process_group(info);
+        Layout layout{.stage = stage, .compute_dtype = dtype};
+        layout.whole_gradients = stage < 2;
+        layout.exchange_on_device = true;
+        layout.ranks = ranks.get();
+        at::Tensor weights = ramp(kRows, kColumns, 1.0).requires_grad_();
+        std::vector<std::unique_ptr<FlatGroup>> groups;
+        groups.push_back(std::make_unique<FlatGroup>(
+            std::vector<NamedParameter>{{"weights", weights}}, layout));
+        EXPECT_TRUE(
+            at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0)));
+        groups[0]->master().add_(8);
+        groups[0]->refresh_compute();
+        EXPECT_TRUE(
+            at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0)))
+            << "the shard is no part of the module's weights";
+        ShardedOptimizer optimizer(
+            groups, {}, *ranks, stage, /*gather_size=*/4);
+        optimizer.gather_weights();
+        EXPECT_TRUE(
+            at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0) + 8))
+            << c10::toString(dtype) << " stage " << stage;
+      });
+      processes.expect_success();
+    }
   }
 }
 

@@ -134,6 +134,9 @@ void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
 void ShardedOptimizer::gather_weights() {
   const at::NoGradGuard no_grad;
   const base::Span span({"gather"});
+  for (const auto& group : groups_) {
+    group->push_shard();
+  }
   if (stage_ > 0) {
     gather_shards();
   }
