@@ -160,8 +160,8 @@ HWY_INLINE void multiply_tiles(
     for (int64_t j = 0; j < place.columns; j += kTileColumns) {
       const int64_t columns = HWY_MIN(place.columns - j, kTileColumns);
       const Panels panels = {
-          packed.left + i / kGroup * group_pitch(units),
-          packed.right + j * units,
+          packed.left + i / kTileRows * panel_pitch<kTileRows>(units),
+          packed.right + j / kTileColumns * panel_pitch<kTileColumns>(units),
           units};
       const Ahead now = ahead;
       ahead.data += ahead.step * units;
@@ -233,13 +233,14 @@ HWY_NOINLINE void multiply_block(
       round_up(block.rows, kTileRows),
       kLeftUnits / HWY_MAX(units, 1) / kTileRows * kTileRows);
   const bool gathers = !kInPlace && args.depth > kElements;
-  const int64_t left_size = left_rows / kGroup * group_pitch(units);
+  const int64_t left_size =
+      left_rows / kTileRows * panel_pitch<kTileRows>(units);
+  const int64_t right_size =
+      padded_columns / kTileColumns * panel_pitch<kTileColumns>(units);
   float* left = scratch_floats(
-      left_size + units * (kGroup + padded_columns) +
-      (gathers ? block.rows * padded_columns : 0));
-  float* group = left + left_size;
-  float* right = group + units * kGroup;
-  Sums sums = {right + units * padded_columns, padded_columns, true, false};
+      left_size + right_size + (gathers ? block.rows * padded_columns : 0));
+  float* right = left + left_size;
+  Sums sums = {right + right_size, padded_columns, true, false};
   if constexpr (kInPlace) {
     sums.data = args.out + block.row * args.out_row + block.column;
     sums.row = args.out_row;
@@ -250,17 +251,18 @@ HWY_NOINLINE void multiply_block(
         left, right, round_up(depth, Unit::kElements) / Unit::kElements};
     sums.first = k == 0;
     sums.last = k + kElements >= args.depth;
-    pack_right<Unit>(
-        part_of(args.right, k, block.column),
-        block.columns,
-        depth,
-        group,
+    const MatmulOperand<T> columns = part_of(args.right, k, block.column);
+    pack<Unit, kTileColumns>(
+        Lines<T>{
+            columns.data, block.columns, columns.column, depth, columns.row},
         right);
     Ahead ahead = part_ahead<Unit>(args, block, next_column, k, right);
     for (int64_t i = 0; i < block.rows; i += left_rows) {
       const int64_t rows = HWY_MIN(block.rows - i, left_rows);
       const int64_t row = block.row + i;
-      pack_left<Unit>(part_of(args.left, row, k), rows, depth, left);
+      const MatmulOperand<T> lines = part_of(args.left, row, k);
+      pack<Unit, kTileRows>(
+          Lines<T>{lines.data, rows, lines.row, depth, lines.column}, left);
       Sums here = sums;
       here.data += i * sums.row;
       multiply_tiles<Unit>(

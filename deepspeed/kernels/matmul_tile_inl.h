@@ -16,25 +16,24 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-// A tile has kGroups x kGroup rows and kVectors vectors: as many as there are
-// registers for, with some left for the operands.
-constexpr int64_t kGroup = 4;
-constexpr int64_t kGroups = HWY_TARGET == HWY_AVX3 ? 3
-    : HWY_TARGET == HWY_NEON                       ? 2
-                                                   : 1;
-// (One lane: a group of columns must fill whole tiles.)
+// A tile has kTileRows rows and kVectors vectors: as many as there are
+// registers for, with some left for the operands. (One lane: 4 x 4.)
+constexpr int64_t kTileRows = HWY_TARGET == HWY_AVX3 ? 12
+    : HWY_TARGET == HWY_NEON                         ? 8
+                                                     : 4;
 constexpr int64_t kVectors = HWY_TARGET == HWY_AVX2 ? 3 : kLanes == 1 ? 4 : 2;
-constexpr int64_t kTileRows = kGroups * kGroup;
 constexpr int64_t kTileColumns = kVectors * kLanes;
 
 HWY_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// Floats from one group of rows to the next: a cache line more than a group
-// has, else all groups would fall into the same few sets of the cache.
-HWY_INLINE int64_t group_pitch(int64_t units) {
-  return units * kGroup + 16;
+// A panel holds kWidth rows of the left operand or columns of the right one:
+// unit k of line i at k * kWidth + i. This is the distance of two panels: with
+// a gap, else all would begin in the same few sets of the cache.
+template <int64_t kWidth>
+HWY_INLINE int64_t panel_pitch(int64_t units) {
+  return units * kWidth + 16;
 }
 
 // A unit is one element, widened.
@@ -69,8 +68,16 @@ struct Pairs {
   template <typename Size>
   static HWY_INLINE V across(const T* p, const T* next, Size size) {
     const V high = next == nullptr ? zero() : load(next, size);
-    const VU low = hn::ShiftRight<16>(hn::BitCast(DU(), load(p, size)));
-    return hn::BitCast(D(), hn::Or(hn::BitCast(DU(), high), low));
+    return hn::BitCast(D(), hn::Or(hn::BitCast(DU(), high), bits(p, size)));
+  }
+  static HWY_INLINE VU bits(const T* p, Full) {
+    const auto* from = reinterpret_cast<const uint16_t*>(p);
+    return hn::PromoteTo(DU(), hn::LoadU(D16(), from));
+  }
+  static HWY_INLINE VU bits(const T* p, Part part) {
+    T buffer[kLanes] = {};
+    std::memcpy(buffer, p, part.count * sizeof(T));
+    return bits(buffer, Full());
   }
   static HWY_INLINE float one(const T* p, const T* next) {
     T pair[2] = {*p, next == nullptr ? T(0.0f) : *next};
@@ -126,7 +133,6 @@ HWY_NOINLINE void multiply_tile(
   const float* HWY_RESTRICT left = panels.left;
   const float* HWY_RESTRICT right = panels.right;
   const int64_t units = panels.units;
-  const int64_t pitch = group_pitch(units);
   V sum[kTileRows][kVectors];
 #pragma GCC unroll 12
   for (int64_t i = 0; i < kTileRows; ++i) {
@@ -144,8 +150,7 @@ HWY_NOINLINE void multiply_tile(
     }
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kTileRows; ++i) {
-      const int64_t group = i / kGroup;
-      const V row = set(left[group * pitch + k * kGroup + i % kGroup]);
+      const V row = set(left[k * kTileRows + i]);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kVectors; ++j) {
         sum[i][j] = multiply_add(Unit(), row, columns[j], sum[i][j]);

@@ -1,14 +1,13 @@
-// Packs columns of the right operand of a matrix product that follow the depth,
-// transposed in registers; included again for each instruction set.
-#if defined(DEEPSPEED_KERNELS_MATMUL_COLUMNS_INL_H_) == \
-    defined(HWY_TARGET_TOGGLE)
-#ifdef DEEPSPEED_KERNELS_MATMUL_COLUMNS_INL_H_
-#undef DEEPSPEED_KERNELS_MATMUL_COLUMNS_INL_H_
+// Square blocks of 32-bit lanes, transposed in registers; included again for
+// each instruction set.
+#if defined(DEEPSPEED_KERNELS_TRANSPOSE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef DEEPSPEED_KERNELS_TRANSPOSE_INL_H_
+#undef DEEPSPEED_KERNELS_TRANSPOSE_INL_H_
 #else
-#define DEEPSPEED_KERNELS_MATMUL_COLUMNS_INL_H_
+#define DEEPSPEED_KERNELS_TRANSPOSE_INL_H_
 #endif
 
-#include "deepspeed/kernels/matmul_tile_inl.h"
+#include "deepspeed/kernels/simd_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -48,36 +47,6 @@ HWY_INLINE void transpose(V (&rows)[16]) {
     rows[8 + c] = V{_mm512_shuffle_f32x4(even0, even1, 0xdd)};
     rows[12 + c] = V{_mm512_shuffle_f32x4(odd0, odd1, 0xdd)};
   }
-}
-
-// The first units of kLanes columns, see pack_right; returns how many it set.
-template <typename Unit, typename T>
-HWY_INLINE int64_t
-pack_columns(const T* from, int64_t stride, int64_t depth, float* to) {
-  constexpr int64_t kStep = kLanes * Unit::kElements;
-  int64_t k = 0;
-  for (; k + kStep <= depth; k += kStep) {
-    V rows[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) {
-      rows[i] = Unit::along(from + i * stride + k);
-    }
-    transpose(rows);
-    float* const out = to + k / Unit::kElements * kTileColumns;
-    for (int64_t i = 0; i < kLanes; ++i) {
-      store(rows[i], out + i * kTileColumns, Full());
-    }
-  }
-  return k / Unit::kElements;
-}
-#else
-// Others go by groups of columns.
-template <typename Unit, typename T>
-HWY_INLINE int64_t pack_columns(
-    const T* /*from*/,
-    int64_t /*stride*/,
-    int64_t /*depth*/,
-    float* /*to*/) {
-  return 0;
 }
 #endif
 
