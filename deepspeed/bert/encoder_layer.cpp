@@ -22,16 +22,24 @@ class EncoderLayer : public Block {
     attended_ = attention(attention_);
 
     NormInputs norm = attention_norm();
-    norm.x = product(attended_.context, parameter(kAttentionOutputWeight).t());
+    norm.x = run_now([&](flat::TaskList& tasks) {
+      return product(
+          tasks, attended_.context, parameter(kAttentionOutputWeight).t());
+    });
     norm.residual = input_;
     middle_ = layer_norm(norm, saved_attention_norm_);
 
-    activated_ = gelu_product(
-        parameter(kIntermediateBias),
-        middle_,
-        parameter(kIntermediateWeight).t());
+    activated_ = run_now([&](flat::TaskList& tasks) {
+      return gelu_product(
+          tasks,
+          parameter(kIntermediateBias),
+          middle_,
+          parameter(kIntermediateWeight).t());
+    });
     norm = output_norm();
-    norm.x = product(activated_.value, parameter(kOutputWeight).t());
+    norm.x = run_now([&](flat::TaskList& tasks) {
+      return product(tasks, activated_.value, parameter(kOutputWeight).t());
+    });
     norm.residual = middle_;
     return layer_norm(norm, saved_output_norm_);
   }
@@ -40,22 +48,11 @@ class EncoderLayer : public Block {
       const at::Tensor& output_gradient,
       flat::GradientOutputs& gradients) override {
     const at::Tensor dy = output_gradient.contiguous();
-    layer_norm_parameter_gradients(
-        dy,
-        saved_output_norm_,
-        gradients.take(kOutputNormWeight),
-        gradients.take(kOutputNormBias));
     auto [dmiddle, dff] =
-        layer_norm_backward(output_norm(), dy, saved_output_norm_);
+        norm_backward(output_norm(), dy, saved_output_norm_, gradients);
     feed_forward_backward(dff, dmiddle, gradients);
-
-    layer_norm_parameter_gradients(
-        dmiddle,
-        saved_attention_norm_,
-        gradients.take(kAttentionNormWeight),
-        gradients.take(kAttentionNormBias));
-    auto [dinput, dprojected] =
-        layer_norm_backward(attention_norm(), dmiddle, saved_attention_norm_);
+    auto [dinput, dprojected] = norm_backward(
+        attention_norm(), dmiddle, saved_attention_norm_, gradients);
     attention_half_backward(dprojected, dinput, gradients);
     return dinput;
   }
@@ -67,9 +64,12 @@ class EncoderLayer : public Block {
 
   // The LayerNorm behind the product with the bias `bias`: its weight and bias
   // are the next two parameters.
-  NormInputs norm_after(LayerParameter bias, const kernels::Dropout& dropout)
-      const {
-    NormInputs inputs;
+  struct Norm : NormInputs {
+    size_t first = 0; // its weight
+  };
+  Norm norm_after(LayerParameter bias, const kernels::Dropout& dropout) const {
+    Norm inputs;
+    inputs.first = bias + 1;
     inputs.bias = parameter(bias);
     inputs.gamma = parameter(bias + 1);
     inputs.beta = parameter(bias + 2);
@@ -78,27 +78,46 @@ class EncoderLayer : public Block {
     inputs.tokens = arguments_.batch->token_keys();
     return inputs;
   }
-  NormInputs attention_norm() const {
+  Norm attention_norm() const {
     return norm_after(
         kAttentionOutputBias, arguments_.attention_output_dropout);
   }
-  NormInputs output_norm() const {
+  Norm output_norm() const {
     return norm_after(kOutputBias, arguments_.output_dropout);
+  }
+
+  static NormGradients norm_backward(
+      const Norm& norm,
+      const at::Tensor& dy,
+      const SavedNorm& saved,
+      flat::GradientOutputs& gradients) {
+    return run_now([&](flat::TaskList& tasks) {
+      layer_norm_parameter_gradients(
+          tasks,
+          dy,
+          saved,
+          gradients.take(norm.first),
+          gradients.take(norm.first + 1));
+      return layer_norm_backward(tasks, norm, dy, saved);
+    });
   }
 
   // [t, 3h]; each product goes into its columns.
   at::Tensor query_key_value() const {
     const int64_t hidden = input_.size(1);
     at::Tensor qkv = at::empty({input_.size(0), 3 * hidden}, input_.options());
+    flat::TaskList tasks;
     for (size_t i = 0; i < 3; ++i) {
       at::Tensor slice =
           qkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
       bias_product_out(
+          tasks,
           slice,
           parameter(kQueryBias + 2 * i),
           input_,
           parameter(kQueryWeight + 2 * i).t());
     }
+    tasks.run();
     return qkv;
   }
 
@@ -108,13 +127,19 @@ class EncoderLayer : public Block {
       const at::Tensor& dff,
       at::Tensor& dmiddle,
       flat::GradientOutputs& gradients) const {
-    bias_gradient(dff, gradients.take(kOutputBias));
-    weight_gradient(dff, activated_.value, gradients.take(kOutputWeight));
-    const at::Tensor dactivated =
-        gated_product(activated_.derivative, dff, parameter(kOutputWeight));
-    bias_gradient(dactivated, gradients.take(kIntermediateBias));
-    weight_gradient(dactivated, middle_, gradients.take(kIntermediateWeight));
-    add_product_(dmiddle, dactivated, parameter(kIntermediateWeight));
+    flat::TaskList tasks;
+    weight_gradient(
+        tasks, dff, activated_.value, gradients.take(kOutputWeight));
+    const at::Tensor dactivated = gated_product(
+        tasks, activated_.derivative, dff, parameter(kOutputWeight));
+    bias_gradient(tasks, dff, gradients.take(kOutputBias));
+    tasks.run();
+    weight_gradient(
+        tasks, dactivated, middle_, gradients.take(kIntermediateWeight));
+    bias_gradient(tasks, dactivated, gradients.take(kIntermediateBias));
+    add_products_(
+        tasks, dmiddle, {{dactivated, parameter(kIntermediateWeight)}});
+    tasks.run();
   }
 
   // The same for the attention half and `dinput`.
@@ -122,21 +147,29 @@ class EncoderLayer : public Block {
       const at::Tensor& dprojected,
       at::Tensor& dinput,
       flat::GradientOutputs& gradients) const {
-    bias_gradient(dprojected, gradients.take(kAttentionOutputBias));
+    flat::TaskList tasks;
     weight_gradient(
-        dprojected, attended_.context, gradients.take(kAttentionOutputWeight));
-    const at::Tensor dqkv = attention_backward(
-        attention_,
-        attended_,
-        product(dprojected, parameter(kAttentionOutputWeight)));
+        tasks,
+        dprojected,
+        attended_.context,
+        gradients.take(kAttentionOutputWeight));
+    const at::Tensor dcontext =
+        product(tasks, dprojected, parameter(kAttentionOutputWeight));
+    bias_gradient(tasks, dprojected, gradients.take(kAttentionOutputBias));
+    tasks.run();
+    const at::Tensor dqkv = attention_backward(attention_, attended_, dcontext);
     const int64_t hidden = input_.size(1);
+    std::vector<Factors> pairs;
     for (size_t i = 0; i < 3; ++i) {
       const at::Tensor slice =
           dqkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
-      bias_gradient(slice, gradients.take(kQueryBias + 2 * i));
-      weight_gradient(slice, input_, gradients.take(kQueryWeight + 2 * i));
-      add_product_(dinput, slice, parameter(kQueryWeight + 2 * i));
+      weight_gradient(
+          tasks, slice, input_, gradients.take(kQueryWeight + 2 * i));
+      bias_gradient(tasks, slice, gradients.take(kQueryBias + 2 * i));
+      pairs.push_back({slice, parameter(kQueryWeight + 2 * i)});
     }
+    add_products_(tasks, dinput, pairs);
+    tasks.run();
   }
 
   const LayerArguments arguments_;

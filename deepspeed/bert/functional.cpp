@@ -100,6 +100,7 @@ at::Tensor layer_norm(const NormInputs& inputs, SavedNorm& saved) {
 }
 
 NormGradients layer_norm_backward(
+    flat::TaskList& tasks,
     const NormInputs& inputs,
     const at::Tensor& dy,
     const SavedNorm& saved) {
@@ -118,14 +119,19 @@ NormGradients layer_norm_backward(
     args.tokens = inputs.tokens;
     args.dresidual = data<T>(result.residual);
     args.dx = data<T>(result.x);
-    for_rows(dy.size(0), [&](int64_t begin, int64_t end) {
-      kernels::layer_norm_backward(args, begin, end);
-    });
+    tasks.add_ranges(
+        0,
+        dy.size(0),
+        kRowGrain,
+        [args, dy, saved, result](int64_t begin, int64_t end) {
+          kernels::layer_norm_backward(args, begin, end);
+        });
   });
   return result;
 }
 
 void layer_norm_parameter_gradients(
+    flat::TaskList& tasks,
     const at::Tensor& dy,
     const SavedNorm& saved,
     const GradientTarget& gamma,
@@ -142,9 +148,13 @@ void layer_norm_parameter_gradients(
     args.accumulate = gamma.add;
     args.dgamma = data<float>(gamma.grad);
     args.dbeta = data<float>(beta.grad);
-    for_columns(args.hidden, [&](int64_t begin, int64_t end) {
-      kernels::layer_norm_backward_params(args, begin, end);
-    });
+    tasks.add_ranges(
+        0,
+        args.hidden,
+        kColumnGrain,
+        [args, dy, saved](int64_t begin, int64_t end) {
+          kernels::layer_norm_backward_params(args, begin, end);
+        });
   });
 }
 
@@ -176,25 +186,34 @@ void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative) {
 }
 
 void bias_gradient(
+    flat::TaskList& tasks,
     const at::Tensor& dy,
-    const GradientTarget& target,
-    float factor) {
-  // A factor needs the sum alone before it is added to anything.
-  const bool apart = target.add && factor != 1.0f;
-  const at::Tensor sum = apart ? at::empty_like(target.grad) : target.grad;
+    const GradientTarget& target) {
   dispatch(dy, [&](auto t) {
     using T = decltype(t);
     kernels::ColumnSum<T> args;
     args.rows = dy.size(0);
     args.stride = dy.stride(0);
     args.x = data<T>(dy);
-    args.accumulate = target.add && !apart;
-    args.out = data<float>(sum);
-    for_columns(dy.size(1), [&](int64_t begin, int64_t end) {
-      kernels::column_sum(args, begin, end);
-    });
+    args.accumulate = target.add;
+    args.out = data<float>(target.grad);
+    tasks.add_ranges(
+        0, dy.size(1), kColumnGrain, [args, dy](int64_t begin, int64_t end) {
+          kernels::column_sum(args, begin, end);
+        });
   });
-  if (apart) {
+}
+
+void scaled_bias_gradient(
+    const at::Tensor& dy,
+    const GradientTarget& target,
+    float factor) {
+  // A factor needs the sum alone before it is added to anything.
+  const at::Tensor sum = target.add ? at::empty_like(target.grad) : target.grad;
+  flat::TaskList tasks;
+  bias_gradient(tasks, dy, {sum, false});
+  tasks.run();
+  if (target.add) {
     at::Tensor(target.grad).add_(sum, factor);
   } else if (factor != 1.0f) {
     sum.mul_(factor);
@@ -202,12 +221,13 @@ void bias_gradient(
 }
 
 void weight_gradient(
+    flat::TaskList& tasks,
     const at::Tensor& dy,
     const at::Tensor& x,
     const GradientTarget& target,
     float factor) {
   at::Tensor grad = target.grad;
-  product_into(grad, dy.t(), x, factor, target.add);
+  product_into(tasks, grad, dy.t(), x, factor, target.add);
 }
 
 AttentionOutputs attention(const AttentionInputs& inputs) {
@@ -308,10 +328,14 @@ void embedding_backward(
       });
     });
   }
-  layer_norm_parameter_gradients(dnorm, saved, targets.gamma, targets.beta);
+  flat::TaskList tasks;
+  layer_norm_parameter_gradients(
+      tasks, dnorm, saved, targets.gamma, targets.beta);
   NormInputs norm;
   norm.gamma = inputs.gamma;
-  const at::Tensor dsum = layer_norm_backward(norm, dnorm, saved).residual;
+  const at::Tensor dsum =
+      layer_norm_backward(tasks, norm, dnorm, saved).residual;
+  tasks.run();
   // The kernel adds rows to what is there.
   for (const GradientTarget* target :
        {&targets.word, &targets.position, &targets.type}) {

@@ -1,12 +1,16 @@
 // The kernels as functions on tensors, threaded: what the fast blocks are made
 // of. CPU, fp32, bf16 and fp16. Rows are tokens; all tensors are dense.
 //
+// Those that take a TaskList add their loops to it: results are there when it
+// has run, and their tensors must stay as they are until then.
+//
 // Results do not depend on the number of threads: rows, columns and heads are
 // independent, and sums over rows run in one thread per column.
 #pragma once
 
 #include "deepspeed/bert/batch.h"
 #include "deepspeed/flat/gradient_slot.h"
+#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/attention.h"
 #include "deepspeed/kernels/dropout.h"
 
@@ -39,11 +43,13 @@ struct NormGradients {
   at::Tensor x; // [rows, hidden]; the same tensor without dropout
 };
 NormGradients layer_norm_backward(
+    flat::TaskList& tasks,
     const NormInputs& inputs, // only gamma, dropout and tokens are read
     const at::Tensor& dy,
     const SavedNorm& saved);
 
 void layer_norm_parameter_gradients(
+    flat::TaskList& tasks,
     const at::Tensor& dy,
     const SavedNorm& saved,
     const GradientTarget& gamma,
@@ -54,13 +60,19 @@ at::Tensor bias_gelu_(at::Tensor& x, const at::Tensor& bias);
 // dy <- dy * derivative
 void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative);
 
-// Column sums of dy, which may be a slice of columns, times `factor`.
+// Column sums of dy, which may be a slice of columns.
 void bias_gradient(
+    flat::TaskList& tasks,
+    const at::Tensor& dy,
+    const GradientTarget& target);
+// The same, times `factor`, at once.
+void scaled_bias_gradient(
     const at::Tensor& dy,
     const GradientTarget& target,
-    float factor = 1.0f);
+    float factor);
 // dy^T x, [out, in], times `factor`, which is applied to x.
 void weight_gradient(
+    flat::TaskList& tasks,
     const at::Tensor& dy, // [rows, out]
     const at::Tensor& x, // [rows, in]
     const GradientTarget& target,

@@ -41,41 +41,54 @@ class MlmHead : public Block {
     // the mean and of the loss scale goes into the smaller operands.
     const float factor = output_gradient.item<float>() /
         (static_cast<float>(masked) * logit_gradient_factor());
-    bias_gradient(logit_gradients_, gradients.take(kDecoderBias), factor);
+    scaled_bias_gradient(
+        logit_gradients_, gradients.take(kDecoderBias), factor);
+    flat::TaskList tasks;
     weight_gradient(
-        logit_gradients_, normed_, gradients.take(kDecoderWeight), factor);
-    gradients.dense_is_complete(kDecoderWeight);
+        tasks,
+        logit_gradients_,
+        normed_,
+        gradients.take(kDecoderWeight),
+        factor);
     const at::Tensor dnormed =
-        product(logit_gradients_, parameter(kDecoderWeight), factor);
+        product(tasks, logit_gradients_, parameter(kDecoderWeight), factor);
+    tasks.run();
+    gradients.dense_is_complete(kDecoderWeight);
     logit_gradients_.reset();
 
     layer_norm_parameter_gradients(
+        tasks,
         dnormed,
         saved_norm_,
         gradients.take(kHeadNormWeight),
         gradients.take(kHeadNormBias));
-    at::Tensor ddense = layer_norm_backward(norm(), dnormed, saved_norm_).x;
+    at::Tensor ddense =
+        layer_norm_backward(tasks, norm(), dnormed, saved_norm_).x;
+    tasks.run();
     gelu_backward_(ddense, gelu_derivative_);
-    bias_gradient(ddense, gradients.take(kDenseBias));
-    weight_gradient(ddense, rows_, gradients.take(kDenseWeight));
+    weight_gradient(tasks, ddense, rows_, gradients.take(kDenseWeight));
+    const at::Tensor drows = product(tasks, ddense, parameter(kDenseWeight));
+    bias_gradient(tasks, ddense, gradients.take(kDenseBias));
+    tasks.run();
     // The masked tokens are distinct, so a copy is the whole sum.
-    dinput.index_copy_(
-        0,
-        arguments_.batch->masked_rows(),
-        product(ddense, parameter(kDenseWeight)));
+    dinput.index_copy_(0, arguments_.batch->masked_rows(), drows);
     return dinput;
   }
 
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
     rows_ = input.index_select(0, arguments_.batch->masked_rows());
-    const Activation dense =
-        gelu_product(parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
+    const Activation dense = run_now([&](flat::TaskList& tasks) {
+      return gelu_product(
+          tasks, parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
+    });
     gelu_derivative_ = dense.derivative;
     NormInputs inputs = norm();
     inputs.x = dense.value;
     normed_ = layer_norm(inputs, saved_norm_);
-    return product(normed_, parameter(kDecoderWeight).t());
+    return run_now([&](flat::TaskList& tasks) {
+      return product(tasks, normed_, parameter(kDecoderWeight).t());
+    });
   }
 
  private:

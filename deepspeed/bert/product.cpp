@@ -1,9 +1,11 @@
 // Matrix products in the compute dtype.
 #include "deepspeed/bert/product.h"
 
+#include <functional>
+#include <utility>
+
 #include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/functional.h"
-#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/isa.h"
 #include "deepspeed/kernels/matmul.h"
 
@@ -27,15 +29,6 @@ kernels::MatmulOperand<T> operand(const at::Tensor& x) {
   return {data<T>(x), x.stride(0), x.stride(1)};
 }
 
-template <typename T, typename Out>
-void run(kernels::Matmul<T, Out>& args) {
-  const kernels::MatmulBlocks blocks =
-      kernels::matmul_blocks(args.rows, args.columns, flat::threads());
-  flat::for_ranges(0, blocks.count, 1, [&](int64_t begin, int64_t end) {
-    kernels::matmul(args, blocks, begin, end);
-  });
-}
-
 struct Extras {
   float scale = 1.0f;
   at::Tensor bias; // may be undefined
@@ -44,14 +37,14 @@ struct Extras {
   at::Tensor gate; // may be undefined
 };
 
-// The product by kernels::matmul.
-void multiply(
+// Calls function(Matmul) for the product of a and b by kernels::matmul.
+template <typename Function>
+void with_matmul(
     at::Tensor& out,
-    const at::Tensor& a,
-    const at::Tensor& b,
-    const Extras& extras) {
-  const at::Tensor left = as_operand(a);
-  const at::Tensor right = as_operand(b);
+    const at::Tensor& left,
+    const at::Tensor& right,
+    const Extras& extras,
+    Function&& function) {
   const auto fill =
       [&]<typename T, typename Out>(kernels::Matmul<T, Out> args) {
         args.rows = left.size(0);
@@ -66,7 +59,7 @@ void multiply(
         args.gate = data<Out>(extras.gate);
         args.out = data<Out>(out);
         args.out_row = out.stride(0);
-        run(args);
+        function(args);
       };
   dispatch(left, [&](auto t) {
     using T = decltype(t);
@@ -74,6 +67,54 @@ void multiply(
       fill(kernels::Matmul<T, float>());
     } else {
       fill(kernels::Matmul<T, T>());
+    }
+  });
+}
+
+kernels::MatmulBlocks blocks_of(const at::Tensor& out) {
+  return kernels::matmul_blocks(out.size(0), out.size(1), flat::threads());
+}
+
+// The product by kernels::matmul.
+void multiply(
+    flat::TaskList& tasks,
+    at::Tensor& out,
+    const at::Tensor& a,
+    const at::Tensor& b,
+    const Extras& extras) {
+  const at::Tensor left = as_operand(a);
+  const at::Tensor right = as_operand(b);
+  const kernels::MatmulBlocks blocks = blocks_of(out);
+  with_matmul(out, left, right, extras, [&](const auto& args) {
+    tasks.add_ranges(
+        0,
+        blocks.count,
+        1,
+        [args, blocks, left, right, out](int64_t begin, int64_t end) {
+          kernels::matmul(args, blocks, begin, end);
+        });
+  });
+}
+
+// One after the other in each block of the sum.
+void multiply_all(
+    flat::TaskList& tasks,
+    at::Tensor& sum,
+    const std::vector<Factors>& pairs) {
+  const kernels::MatmulBlocks blocks = blocks_of(sum);
+  std::vector<std::function<void(int64_t)>> products;
+  for (const Factors& pair : pairs) {
+    const at::Tensor left = as_operand(pair.a);
+    const at::Tensor right = as_operand(pair.b);
+    with_matmul(sum, left, right, {.accumulate = true}, [&](const auto& args) {
+      products.emplace_back([args, blocks, left, right](int64_t block) {
+        kernels::matmul(args, blocks, block, block + 1);
+      });
+    });
+  }
+  tasks.add(blocks.count, [sum, products = std::move(products)](int64_t block) {
+    for (const auto& product : products) {
+      product(block);
     }
   });
 }
@@ -91,10 +132,14 @@ bool has_own_product(at::ScalarType dtype) {
   }
 }
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
+at::Tensor product(
+    flat::TaskList& tasks,
+    const at::Tensor& a,
+    const at::Tensor& b,
+    float factor) {
   if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
-    multiply(result, a, b, {.scale = factor});
+    multiply(tasks, result, a, b, {.scale = factor});
     return result;
   }
   at::Tensor result = at::mm(a, b);
@@ -102,18 +147,20 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, float factor) {
 }
 
 void bias_product_out(
+    flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
   if (has_own_product(a.scalar_type())) {
-    multiply(out, a, b, {.bias = bias});
+    multiply(tasks, out, a, b, {.bias = bias});
   } else {
     at::addmm_out(out, bias, a, b);
   }
 }
 
 Activation gelu_product(
+    flat::TaskList& tasks,
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b) {
@@ -122,42 +169,53 @@ Activation gelu_product(
     result.value = at::empty({a.size(0), b.size(1)}, a.options());
     result.derivative = at::empty_like(result.value);
     const Extras extras{.bias = bias, .gelu_derivative = result.derivative};
-    multiply(result.value, a, b, extras);
+    multiply(tasks, result.value, a, b, extras);
     return result;
   }
-  at::Tensor value = product(a, b);
+  at::Tensor value = at::mm(a, b);
   const at::Tensor derivative = bias_gelu_(value, bias);
   return {value, derivative};
 }
 
 at::Tensor gated_product(
+    flat::TaskList& tasks,
     const at::Tensor& gate,
     const at::Tensor& a,
     const at::Tensor& b) {
   if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty_like(gate);
-    multiply(result, a, b, {.gate = gate});
+    multiply(tasks, result, a, b, {.gate = gate});
     return result;
   }
-  at::Tensor result = product(a, b);
+  at::Tensor result = at::mm(a, b);
   gelu_backward_(result, gate);
   return result;
 }
 
-void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  product_into(sum, a, b, 1.0f, true);
+void add_products_(
+    flat::TaskList& tasks,
+    at::Tensor& sum,
+    const std::vector<Factors>& pairs) {
+  if (has_own_product(sum.scalar_type())) {
+    multiply_all(tasks, sum, pairs);
+    return;
+  }
+  for (const Factors& pair : pairs) {
+    sum.addmm_(pair.a, pair.b);
+  }
 }
 
 void product_into(
+    flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& a,
     const at::Tensor& b,
     float factor,
     bool add) {
   if (has_own_product(a.scalar_type())) {
-    multiply(out, a, b, {.scale = factor, .accumulate = add});
+    multiply(tasks, out, a, b, {.scale = factor, .accumulate = add});
   } else if (out.scalar_type() != a.scalar_type()) {
-    const at::Tensor result = product(a, factor == 1.0f ? b : b * factor);
+    const at::Tensor result = at::mm(a, factor == 1.0f ? b : b * factor);
     add ? out.add_(result) : out.copy_(result);
   } else if (add) {
     out.addmm_(a, b, 1.0f, factor);

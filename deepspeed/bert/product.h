@@ -5,21 +5,30 @@
 // Intel's CPUs. docs/benchmarks.md has the figures.
 #pragma once
 
-#include "deepspeed/flat/torch_headers.h"
+#include <vector>
+
+#include "deepspeed/flat/parallel.h"
 
 namespace deepspeed::bert {
 
 // Whether products of this dtype are made by kernels::matmul.
 bool has_own_product(at::ScalarType dtype);
 
+// The functions below add our own products to `tasks`: results are there when
+// that has run, and what they are made of must stay as it is until then.
+// libtorch's products are made at once. So an operand must not be the result of
+// another product on the same list.
+
 // a b * factor, in the dtype of a.
 at::Tensor product(
+    flat::TaskList& tasks,
     const at::Tensor& a, // [rows, inner]
     const at::Tensor& b, // [inner, columns], in the dtype of a
     float factor = 1.0f);
 
 // out = bias + a b; `out` may be a slice of columns.
 void bias_product_out(
+    flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& bias, // [columns]
     const at::Tensor& a,
@@ -31,26 +40,45 @@ struct Activation {
   at::Tensor derivative;
 };
 Activation gelu_product(
+    flat::TaskList& tasks,
     const at::Tensor& bias,
     const at::Tensor& a,
     const at::Tensor& b);
 
 // gate * (a b), element by element: back through GELU.
 at::Tensor gated_product(
+    flat::TaskList& tasks,
     const at::Tensor& gate,
     const at::Tensor& a,
     const at::Tensor& b);
 
-// sum += a b
-void add_product_(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// sum += a b for all pairs, of equal shapes.
+struct Factors {
+  at::Tensor a;
+  at::Tensor b;
+};
+void add_products_(
+    flat::TaskList& tasks,
+    at::Tensor& sum,
+    const std::vector<Factors>& pairs);
 
 // out = factor * a b, or out += factor * a b; `out` may be fp32 whatever the
 // dtype of a and b.
 void product_into(
+    flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& a,
     const at::Tensor& b,
     float factor,
     bool add);
+
+// The result of add(tasks), made at once.
+template <typename Add>
+auto run_now(Add&& add) {
+  flat::TaskList tasks;
+  auto result = add(tasks);
+  tasks.run();
+  return result;
+}
 
 } // namespace deepspeed::bert

@@ -1,6 +1,9 @@
 // How loops over tensors are shared out among threads.
 #include "deepspeed/flat/parallel.h"
 
+#include <iterator>
+#include <utility>
+
 namespace deepspeed::flat {
 namespace {
 
@@ -21,6 +24,47 @@ void use_own_threads(int threads) {
 
 base::ThreadPool* own_threads() {
   return pool;
+}
+
+Ranges::Ranges(int64_t begin, int64_t end, int64_t grain)
+    : begin(begin), end(end) {
+  // For each thread so many that none waits long for another.
+  constexpr int64_t kShares = 4;
+  const int64_t most = std::max<int64_t>((end - begin) / grain, 1);
+  const int64_t wanted = threads() == 1 ? 1 : threads() * kShares;
+  const int64_t parts = std::min(most, wanted);
+  // Whole grains, so that threads do not write to one line of the cache.
+  length = std::max<int64_t>((end - begin + parts - 1) / parts, 1);
+  length = (length + grain - 1) / grain * grain;
+  count = (end - begin + length - 1) / length;
+}
+
+void TaskList::add(int64_t count, std::function<void(int64_t)> task) {
+  loops_.push_back({count_, std::move(task)});
+  count_ += count;
+}
+
+void TaskList::add_ranges(
+    int64_t begin,
+    int64_t end,
+    int64_t grain,
+    std::function<void(int64_t, int64_t)> range) {
+  const Ranges ranges(begin, end, grain);
+  add(ranges.count,
+      [ranges, range = std::move(range)](int64_t i) { ranges.call(range, i); });
+}
+
+void TaskList::run() {
+  for_tasks(count_, [&](int64_t task) {
+    const auto after = std::upper_bound(
+        loops_.begin(), loops_.end(), task, [](int64_t i, const Loop& loop) {
+          return i < loop.first;
+        });
+    const Loop& loop = *std::prev(after);
+    loop.task(task - loop.first);
+  });
+  loops_.clear();
+  count_ = 0;
 }
 
 } // namespace deepspeed::flat

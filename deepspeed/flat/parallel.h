@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "deepspeed/base/thread_pool.h"
 #include "deepspeed/flat/torch_headers.h"
@@ -45,24 +47,51 @@ void for_tasks(int64_t count, Task&& task) {
       });
 }
 
+// How for_ranges() cuts [begin, end).
+struct Ranges {
+  Ranges(int64_t begin, int64_t end, int64_t grain);
+
+  int64_t begin;
+  int64_t end;
+  int64_t length; // of each but the last
+  int64_t count;
+
+  template <typename Range>
+  void call(Range&& range, int64_t i) const {
+    const int64_t first = begin + i * length;
+    range(first, std::min(first + length, end));
+  }
+};
+
 // range(begin, end) for ranges that make up [begin, end), each at least `grain`
 // long but for the last.
 template <typename Range>
 void for_ranges(int64_t begin, int64_t end, int64_t grain, Range&& range) {
-  // For each thread so many that none waits long for another.
-  constexpr int64_t kShares = 4;
-  const int64_t most = std::max<int64_t>((end - begin) / grain, 1);
-  const int64_t wanted = threads() == 1 ? 1 : threads() * kShares;
-  const int64_t parts = std::min(most, wanted);
-  // Whole grains, so that threads do not write to one line of the cache.
-  const int64_t length =
-      ((end - begin + parts - 1) / parts + grain - 1) / grain * grain;
-  for_tasks(
-      (end - begin + length - 1) / std::max<int64_t>(length, 1),
-      [&](int64_t part) {
-        const int64_t first = begin + part * length;
-        range(first, std::min(first + length, end));
-      });
+  const Ranges ranges(begin, end, grain);
+  for_tasks(ranges.count, [&](int64_t i) { ranges.call(range, i); });
 }
+
+// Loops that may run side by side, to be shared out as one: threads wait for
+// each other once.
+class TaskList {
+ public:
+  // As for_tasks() and for_ranges(), later.
+  void add(int64_t count, std::function<void(int64_t task)> task);
+  void add_ranges(
+      int64_t begin,
+      int64_t end,
+      int64_t grain,
+      std::function<void(int64_t begin, int64_t end)> range);
+  // Runs all that were added, and forgets them.
+  void run();
+
+ private:
+  struct Loop {
+    int64_t first; // its task 0 in the list
+    std::function<void(int64_t)> task;
+  };
+  std::vector<Loop> loops_;
+  int64_t count_ = 0;
+};
 
 } // namespace deepspeed::flat
