@@ -143,6 +143,19 @@ struct Direct {
   bool streams = false;
 };
 
+// Asks for the memory of a tile of the result, to write to: a store would wait
+// for it.
+template <typename T, typename Out>
+HWY_INLINE void claim(const Matmul<T, Out>& args, Place tile) {
+  constexpr int64_t kLine = 64 / sizeof(Out);
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const Out* row = args.out + (tile.row + i) * args.out_row + tile.column;
+    for (int64_t j = 0; j < tile.columns; j += kLine) {
+      __builtin_prefetch(row + j, 1, 3);
+    }
+  }
+}
+
 // The tiles of one packed block of rows.
 template <typename Unit, typename T, typename Out>
 HWY_INLINE void multiply_tiles(
@@ -167,15 +180,20 @@ HWY_INLINE void multiply_tiles(
       ahead.data += ahead.step * units;
       Sums here = sums;
       here.data += i * sums.row + j;
+      if (!direct.streams) {
+        claim(args, {place.row + i, place.column + j, rows, columns});
+      }
       if (!direct.allowed || rows < kTileRows || columns < kTileColumns) {
-        multiply_tile<Unit, false>(panels, args.scale, now, tile, kTileColumns);
+        multiply_rows<Unit, false>(
+            rows, panels, args.scale, now, tile, kTileColumns);
         finish_tile<Unit>(
             args, tile, {place.row + i, place.column + j, rows, columns}, here);
       } else if (direct.streams) {
-        multiply_tile<Unit, true>(panels, args.scale, now, here.data, here.row);
+        multiply_rows<Unit, true>(
+            rows, panels, args.scale, now, here.data, here.row);
       } else {
-        multiply_tile<Unit, false>(
-            panels, args.scale, now, here.data, here.row);
+        multiply_rows<Unit, false>(
+            rows, panels, args.scale, now, here.data, here.row);
       }
     }
   }

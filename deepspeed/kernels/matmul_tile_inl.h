@@ -121,9 +121,10 @@ struct Ahead {
   int64_t step;
 };
 
-// out = scale * left panel x right panel; out_row is the distance of its rows.
-// kStream: past the caches; `out` and its rows are aligned to vectors.
-template <typename Unit, bool kStream>
+// The first kRows rows of scale * left panel x right panel; out_row is the
+// distance of rows of `out`. kStream: past the caches; `out` and its rows are
+// aligned to vectors.
+template <typename Unit, bool kStream, int64_t kRows>
 HWY_NOINLINE void multiply_tile(
     Panels panels,
     float scale,
@@ -133,9 +134,9 @@ HWY_NOINLINE void multiply_tile(
   const float* HWY_RESTRICT left = panels.left;
   const float* HWY_RESTRICT right = panels.right;
   const int64_t units = panels.units;
-  V sum[kTileRows][kVectors];
+  V sum[kRows][kVectors];
 #pragma GCC unroll 12
-  for (int64_t i = 0; i < kTileRows; ++i) {
+  for (int64_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kVectors; ++j) {
       sum[i][j] = zero();
@@ -149,7 +150,7 @@ HWY_NOINLINE void multiply_tile(
       columns[j] = load(right + k * kTileColumns + j * kLanes, Full());
     }
 #pragma GCC unroll 12
-    for (int64_t i = 0; i < kTileRows; ++i) {
+    for (int64_t i = 0; i < kRows; ++i) {
       const V row = set(left[k * kTileRows + i]);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kVectors; ++j) {
@@ -158,7 +159,7 @@ HWY_NOINLINE void multiply_tile(
     }
   }
 #pragma GCC unroll 12
-  for (int64_t i = 0; i < kTileRows; ++i) {
+  for (int64_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kVectors; ++j) {
       const V x = hn::Mul(set(scale), sum[i][j]);
@@ -169,6 +170,26 @@ HWY_NOINLINE void multiply_tile(
         store(x, to, Full());
       }
     }
+  }
+}
+
+// The same for at least the first `rows` rows: a panel may end with less than a
+// tile's.
+template <typename Unit, bool kStream>
+HWY_INLINE void multiply_rows(
+    int64_t rows,
+    Panels panels,
+    float scale,
+    Ahead ahead,
+    float* out,
+    int64_t out_row) {
+  if (kTileRows > 8 && rows > 8) {
+    multiply_tile<Unit, kStream, kTileRows>(panels, scale, ahead, out, out_row);
+  } else if (kTileRows >= 8 && rows > 4) {
+    multiply_tile<Unit, kStream, HWY_MIN(kTileRows, 8)>(
+        panels, scale, ahead, out, out_row);
+  } else {
+    multiply_tile<Unit, kStream, 4>(panels, scale, ahead, out, out_row);
   }
 }
 
