@@ -175,21 +175,15 @@ HWY_NOINLINE void multiply_tile(
 
 // The same for at least the first `rows` rows: a panel may end with less than a
 // tile's.
-template <typename Unit, bool kStream>
-HWY_INLINE void multiply_rows(
-    int64_t rows,
-    Panels panels,
-    float scale,
-    Ahead ahead,
-    float* out,
-    int64_t out_row) {
-  if (kTileRows > 8 && rows > 8) {
-    multiply_tile<Unit, kStream, kTileRows>(panels, scale, ahead, out, out_row);
-  } else if (kTileRows >= 8 && rows > 4) {
-    multiply_tile<Unit, kStream, HWY_MIN(kTileRows, 8)>(
-        panels, scale, ahead, out, out_row);
+template <typename Unit, bool kStream, typename... Rest>
+HWY_INLINE void multiply_rows(int64_t rows, Rest... rest) {
+  constexpr int64_t kMiddle = HWY_MIN(kTileRows, 8);
+  if (rows > kMiddle) {
+    multiply_tile<Unit, kStream, kTileRows>(rest...);
+  } else if (rows > 4) {
+    multiply_tile<Unit, kStream, kMiddle>(rest...);
   } else {
-    multiply_tile<Unit, kStream, 4>(panels, scale, ahead, out, out_row);
+    multiply_tile<Unit, kStream, 4>(rest...);
   }
 }
 
