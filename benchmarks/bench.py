@@ -60,14 +60,15 @@ def products(args):
     for line in google_benchmark(
             "products_benchmark", f"--benchmark_min_time={seconds}",
             f"--benchmark_filter=/{THREADS}/"):
-        name, dtype = line["name"].rsplit("/", 3)[:2]
-        lines.setdefault(name, {})[dtype] = line
-    for name, by_dtype in lines.items():
-        fp32, bf16 = by_dtype["fp32"], by_dtype["bf16"]
-        yield Row(f"libtorch product {name}, fp32 and bf16, {THREADS} threads",
-                  f"{fp32['rate']:.0f} and {bf16['rate']:.0f} GFLOP/s",
-                  bound=f"{fp32['share']:.0%} and {bf16['share']:.0%} of "
-                        f"{fp32['bound']:.0f} GFLOP/s (fp32 multiply-adds)")
+        shape, dtype, maker = line["name"].rsplit("/", 2)[0].rsplit("/", 2)
+        lines.setdefault((shape, dtype), {})[maker] = line
+    for (shape, dtype), by_maker in lines.items():
+        ours, libtorch = by_maker["ours"], by_maker["libtorch"]
+        yield Row(f"product {shape}, {dtype}, {THREADS} threads, libtorch",
+                  f"{ours['rate']:.0f} GFLOP/s", f"{libtorch['rate']:.0f} GFLOP/s",
+                  ours["rate"] / libtorch["rate"],
+                  bound=f"{ours['share']:.0%} of {ours['bound']:.0f} GFLOP/s "
+                        "(fp32 multiply-adds)")
 
 
 def data(args):
@@ -155,7 +156,7 @@ PARTS = {
     "tokenizer": (tokenizer, True, "tokenizer against Hugging Face"),
     "data": (data, False, "data side of a step"),
     "kernels": (kernels, False, "kernels"),
-    "products": (products, False, "products of libtorch"),
+    "products": (products, False, "matrix products against libtorch"),
 }
 
 

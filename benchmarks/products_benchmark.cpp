@@ -1,9 +1,9 @@
-// libtorch's matrix products at the shapes of the default model (800 tokens,
-// 118 of them masked), against multiply-adds in registers. Arguments: threads.
+// Matrix products at the shapes of the default model (800 tokens, 118 of them
+// masked), ours and libtorch's, against multiply-adds in registers. Arguments:
+// threads.
 //
 // NT: x times a weight, forward. NN: a gradient times a weight. TN: the
-// gradient of a weight. "square" has no small side: it is the best that
-// libtorch reaches. The bound is that of fp32 in both dtypes, so a machine with
+// gradient of a weight. "square" has no small side. The bound is that of fp32 in both dtypes, so a machine with
 // instructions for bf16 may pass it.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -12,6 +12,7 @@
 #include <string>
 
 #include "benchmarks/bounds.h"
+#include "deepspeed/bert/product.h"
 
 namespace deepspeed {
 namespace {
@@ -53,6 +54,10 @@ constexpr std::array kShapes = {
     Shape{"head/tn", Form::tn, kVocabulary, kHidden, kMasked},
 };
 
+// Whose products are measured. libtorch's run on its own threads, ours on them,
+// too: two pools of threads would meet.
+enum class Maker { ours, libtorch };
+
 // The bound on libtorch's own threads: others would meet them spinning.
 benchmarks::Task multiply_adds(int threads) {
   const benchmarks::Task one = benchmarks::multiply_add_task();
@@ -66,7 +71,11 @@ benchmarks::Task multiply_adds(int threads) {
   return {run, one.work * threads, true};
 }
 
-void product(benchmark::State& state, const Shape& shape, at::ScalarType type) {
+void product(
+    benchmark::State& state,
+    const Shape& shape,
+    at::ScalarType type,
+    Maker maker) {
   const int threads = static_cast<int>(state.range(0));
   at::set_num_threads(threads);
   const auto matrix = [&](int64_t rows, int64_t columns, bool transposed) {
@@ -79,21 +88,29 @@ void product(benchmark::State& state, const Shape& shape, at::ScalarType type) {
   at::Tensor c = at::empty({shape.rows, shape.columns}, type);
   const double operations = 2.0 * static_cast<double>(shape.rows) *
       static_cast<double>(shape.columns) * static_cast<double>(shape.depth);
-  benchmarks::measure(state, {[&] { at::mm_out(c, a, b); }, operations}, [=] {
-    return multiply_adds(threads);
-  });
+  bert::force_own_products(maker == Maker::ours);
+  const auto run = [&] {
+    flat::TaskList tasks;
+    bert::product_into(tasks, c, a, b, 1.0f, false);
+    tasks.run();
+  };
+  benchmarks::measure(
+      state, {run, operations}, [=] { return multiply_adds(threads); });
 }
 
 void register_all(int threads) {
   for (const Shape& shape : kShapes) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
-      const std::string name =
-          std::string(shape.name) + (type == at::kFloat ? "/fp32" : "/bf16");
-      auto* const line =
-          benchmark::RegisterBenchmark(name.c_str(), product, shape, type);
-      line->UseManualTime()->Unit(benchmark::kMillisecond)->Arg(1);
-      if (threads > 1) {
-        line->Arg(threads);
+      for (const auto maker : {Maker::ours, Maker::libtorch}) {
+        const std::string name = std::string(shape.name) +
+            (type == at::kFloat ? "/fp32" : "/bf16") +
+            (maker == Maker::ours ? "/ours" : "/libtorch");
+        auto* const line = benchmark::RegisterBenchmark(
+            name.c_str(), product, shape, type, maker);
+        line->UseManualTime()->Unit(benchmark::kMillisecond)->Arg(1);
+        if (threads > 1) {
+          line->Arg(threads);
+        }
       }
     }
   }

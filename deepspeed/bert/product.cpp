@@ -1,9 +1,12 @@
 // Matrix products in the compute dtype.
 #include "deepspeed/bert/product.h"
 
+#include <cstdlib>
 #include <functional>
+#include <string>
 #include <utility>
 
+#include "deepspeed/base/error.h"
 #include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/functional.h"
 #include "deepspeed/kernels/isa.h"
@@ -17,6 +20,28 @@ namespace {
 bool has_fast_mkl() {
   static const bool has = __builtin_cpu_is("intel");
   return has;
+}
+
+// What DS_PRODUCTS asks for.
+std::optional<bool> asked_products() {
+  const char* const value = std::getenv("DS_PRODUCTS");
+  const std::string name = value == nullptr ? "" : value;
+  if (name.empty()) {
+    return std::nullopt;
+  }
+  if (name != "own" && name != "libtorch") {
+    throw base::Error(
+        base::ExitCode::usage,
+        "no matrix products called \"" + name + "\"",
+        "environment variable DS_PRODUCTS",
+        "use own or libtorch, or leave it unset for the faster ones");
+  }
+  return name == "own";
+}
+
+std::optional<bool>& chosen_products() {
+  static std::optional<bool> own = asked_products();
+  return own;
 }
 
 // kernels::matmul takes matrices with one stride of 1.
@@ -121,7 +146,14 @@ void multiply_all(
 
 } // namespace
 
+void force_own_products(std::optional<bool> own) {
+  chosen_products() = own ? own : asked_products();
+}
+
 bool has_own_product(at::ScalarType dtype) {
+  if (chosen_products() && dtype != at::kHalf) {
+    return *chosen_products();
+  }
   switch (dtype) {
     case at::kFloat:
       return !has_fast_mkl();

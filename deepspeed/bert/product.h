@@ -2,17 +2,24 @@
 //
 // By kernels::matmul, which sums in fp32 and rounds once, or by libtorch's
 // product where that is faster: bf16 on a CPU with tiles (AMX), and fp32 on
-// Intel's CPUs. docs/benchmarks.md has the figures.
+// Intel's CPUs. docs/benchmarks.md has the figures. The environment variable
+// DS_PRODUCTS (own, libtorch) decides for both; fp16 is always ours.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "deepspeed/flat/parallel.h"
 
 namespace deepspeed::bert {
 
-// Whether products of this dtype are made by kernels::matmul.
+// Whether products of this dtype are made by kernels::matmul. Throws
+// base::Error for a bad DS_PRODUCTS.
 bool has_own_product(at::ScalarType dtype);
+
+// From now on as DS_PRODUCTS would; null: as it is set. Not while products are
+// made.
+void force_own_products(std::optional<bool> own);
 
 // The functions below add our own products to `tasks`: results are there when
 // that has run, and what they are made of must stay as it is until then.

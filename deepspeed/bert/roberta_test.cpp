@@ -6,6 +6,7 @@
 #include <random>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/bert/product.h"
 #include "deepspeed/flat/flat_parameters.h"
 
 namespace deepspeed::bert {
@@ -112,11 +113,24 @@ void expect_same_gradients(
   }
 }
 
-class FastPath : public testing::TestWithParam<double> {}; // dropout
+struct FastPathCase {
+  double dropout;
+  bool own_products;
+};
+
+class FastPath : public testing::TestWithParam<FastPathCase> {
+ protected:
+  void SetUp() override {
+    force_own_products(GetParam().own_products);
+  }
+  void TearDown() override {
+    force_own_products(std::nullopt);
+  }
+};
 
 TEST_P(FastPath, AgreesWithTheReferenceInFp32) {
   RobertaConfig config = small_config();
-  config.dropout = GetParam();
+  config.dropout = GetParam().dropout;
   for (unsigned seed = 0; seed < 5; ++seed) {
     const std::vector<std::shared_ptr<const Batch>> batches{
         random_batch({17, 1, 40, 3}, 211, seed)};
@@ -130,7 +144,7 @@ TEST_P(FastPath, AgreesWithTheReferenceInFp32) {
 
 TEST_P(FastPath, AgreesWithTheReferenceInBf16) {
   RobertaConfig config = small_config();
-  config.dropout = GetParam();
+  config.dropout = GetParam().dropout;
   const std::vector<std::shared_ptr<const Batch>> batches{
       random_batch({60, 33, 40, 3}, 211, 1)};
   const Pass fast = run(config, Implementation::fast, at::kBFloat16, batches);
@@ -150,7 +164,7 @@ double cosine(const at::Tensor& a, const at::Tensor& b) {
 // weights underflow.
 TEST_P(FastPath, AgreesWithTheReferenceInFp16) {
   RobertaConfig config = small_config();
-  config.dropout = GetParam();
+  config.dropout = GetParam().dropout;
   const std::vector<std::shared_ptr<const Batch>> batches{
       random_batch({60, 33, 40, 3}, 211, 1), random_batch({50}, 211, 2)};
   const Pass exact =
@@ -173,7 +187,7 @@ TEST_P(FastPath, AgreesWithTheReferenceInFp16) {
 
 TEST_P(FastPath, AccumulatesMicroBatches) {
   RobertaConfig config = small_config();
-  config.dropout = GetParam();
+  config.dropout = GetParam().dropout;
   const std::vector<std::shared_ptr<const Batch>> batches{
       random_batch({9, 12}, 211, 1), random_batch({30}, 211, 2)};
   const Pass fast =
@@ -183,7 +197,31 @@ TEST_P(FastPath, AccumulatesMicroBatches) {
   expect_same_gradients(fast, reference, 1e-4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Dropout, FastPath, testing::Values(0.0, 0.1, 0.5));
+INSTANTIATE_TEST_SUITE_P(
+    DropoutAndProducts,
+    FastPath,
+    testing::Values(
+        FastPathCase{0.0, true},
+        FastPathCase{0.1, true},
+        FastPathCase{0.5, true},
+        FastPathCase{0.0, false},
+        FastPathCase{0.1, false}));
+
+TEST(RobertaDeathTest, UnknownProductsAreAnError) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  setenv("DS_PRODUCTS", "mine", 1);
+  EXPECT_EXIT(
+      {
+        try {
+          has_own_product(at::kFloat);
+        } catch (const base::Error& error) {
+          std::exit(static_cast<int>(error.code()));
+        }
+      },
+      testing::ExitedWithCode(64),
+      "");
+  unsetenv("DS_PRODUCTS");
+}
 
 // What a loss scaler lives on: too large a scale gives gradients that are not
 // finite, never wrong ones.
