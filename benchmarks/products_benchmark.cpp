@@ -3,8 +3,8 @@
 // threads.
 //
 // NT: x times a weight, forward. NN: a gradient times a weight. TN: the
-// gradient of a weight. "square" has no small side. The bound is that of fp32 in both dtypes, so a machine with
-// instructions for bf16 may pass it.
+// gradient of a weight. "square" has no small side. The bound is that of fp32
+// in both dtypes, so a machine with instructions for bf16 may pass it.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/kernels/isa.h"
 #include "deepspeed/report/machine_check.h"
 #include "deepspeed/text/data_lookup.h"
 #include "programs/command_line.h"
@@ -50,8 +51,24 @@ Check check_data(const std::string& name, Find find) {
   }
 }
 
+// The instruction set that the kernels run on, and what DS_CPU_ISA can ask for.
+Check check_kernels() {
+  try {
+    std::string others;
+    for (const std::string& isa : kernels::available_isas()) {
+      others += (others.empty() ? "" : ", ") + isa;
+    }
+    return {
+        "CPU kernels",
+        kernels::active_isa() + " (DS_CPU_ISA takes " + others + ")"};
+  } catch (const base::Error& error) {
+    return {"CPU kernels", error.what(), Check::Status::fail, error.hint()};
+  }
+}
+
 int run(const Options& options) {
   std::vector<Check> checks = report::check_machine(".");
+  checks.push_back(check_kernels());
   checks.push_back(report::check_libtorch(libtorch_places()));
   checks.push_back(check_data("Data set " + options.dataset, [&] {
     return text::find_dataset(options.dataset, options.data_dir).train;

@@ -257,5 +257,17 @@ class Tokenize(EndToEndTest):
         self.assertTrue(back.splitlines()[2].startswith("Ä 😀"))
 
 
+class Report(EndToEndTest):
+    def kernels(self, code, isa):
+        self.environment = dict(self.environment, DS_CPU_ISA=isa)
+        lines = self.run_program("ds_report", code=code).out.splitlines()
+        return next(line for line in lines if "CPU kernels" in line)
+
+    def test_the_instruction_set_is_shown(self):
+        self.assertRegex(self.kernels(0, "avx2"), r"^OK .* avx2 \(DS_CPU_ISA takes ")
+        self.assertRegex(
+            self.kernels(1, "mmx"), r'^FAIL .* instruction set "mmx"')
+
+
 if __name__ == "__main__":
     unittest.main()
