@@ -6,6 +6,8 @@
 #include <chrono>
 #include <utility>
 
+#include "deepspeed/base/pause.h"
+
 namespace deepspeed::base {
 namespace {
 
@@ -14,14 +16,6 @@ namespace {
 constexpr std::chrono::microseconds kSpinTime{50};
 // Of some 10 to 50 ns each, after which the processor is offered to others.
 constexpr int kPatience = 2000;
-
-void pause_briefly() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Waits for `done` without sleeping, for kSpinTime at most.
 template <typename Done>

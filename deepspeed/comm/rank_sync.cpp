@@ -12,6 +12,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/pause.h"
 
 namespace deepspeed::comm {
 namespace {
@@ -19,14 +20,6 @@ namespace {
 constexpr int kSpins = 200; // of some 10 to 50 ns each
 constexpr std::chrono::milliseconds kCheckInterval{200};
 constexpr std::chrono::seconds kLateAfter{15};
-
-void pause_briefly() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Not FUTEX_PRIVATE: the word is shared between processes.
 void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
@@ -69,7 +62,7 @@ void RankSync::meet(const char* doing) {
   warned_ = false;
   for (int peer = 0; peer < static_cast<int>(counters_.size()); ++peer) {
     for (int i = 0; i < kSpins && !has_arrived(peer); ++i) {
-      pause_briefly();
+      base::pause_briefly();
     }
     if (!has_arrived(peer)) {
       wait_for(peer, doing);
