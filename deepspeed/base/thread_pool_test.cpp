@@ -2,9 +2,11 @@
 #include "deepspeed/base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <set>
 #include <stdexcept>
 
@@ -105,13 +107,43 @@ TEST(ThreadPool, AnExceptionReachesTheCaller) {
   }
 }
 
-// A worker that got no task is not waited for: the loop ends while it is held
-// up elsewhere.
+std::atomic<bool> held{false};
+std::atomic<bool> released{false};
+
+// Holds up the thread that it comes to.
+void hold(int /*signal*/) {
+  held = true;
+  while (!released) {
+  }
+}
+
+// A loop ends while a thread that got none of its tasks is held up elsewhere.
 TEST(ThreadPool, ALoopDoesNotWaitForIdleThreads) {
-  ThreadPool pool(8);
-  int64_t sum = 0;
-  pool.run(1, [&](int64_t) { sum = 1; });
-  EXPECT_EQ(sum, 1);
+  ThreadPool pool(2);
+  const pthread_t own = ::pthread_self();
+  std::atomic<pthread_t> worker{own};
+  std::atomic<int> inside{0};
+  // Each task waits for the other one: one of the two is the worker's.
+  pool.run(2, [&](int64_t) {
+    ++inside;
+    while (inside < 2) {
+      std::this_thread::yield();
+    }
+    if (!::pthread_equal(::pthread_self(), own)) {
+      worker = ::pthread_self();
+    }
+  });
+  ASSERT_FALSE(::pthread_equal(worker, own));
+  std::signal(SIGUSR1, hold);
+  ASSERT_EQ(::pthread_kill(worker, SIGUSR1), 0);
+  while (!held) {
+    std::this_thread::yield();
+  }
+  int tasks = 0; // all in this thread
+  pool.run(100, [&](int64_t) { ++tasks; });
+  EXPECT_EQ(tasks, 100);
+  released = true;
+  std::signal(SIGUSR1, SIG_DFL);
 }
 
 } // namespace

@@ -201,6 +201,7 @@ TEST(NcclStandIn, AllRanksLearnThatRank0CannotStart) {
 TEST(CudaModule, HasTheVersionOfItsHeader) {
   const std::filesystem::path file =
       std::filesystem::path(DS_BINARY_DIR) / "lib" / cuda::kModuleFile;
+  // CI builds it; a build without the headers of CUDA and NCCL does without.
   if (!std::filesystem::exists(file)) {
     GTEST_SKIP() << "libdeepspeed_cuda.so is not built here";
   }
@@ -216,6 +217,7 @@ TEST(CudaModule, HasTheVersionOfItsHeader) {
 }
 
 TEST(Nccl, IsRefusedWithoutAGpu) {
+  // Where there is a GPU, NCCL is not refused. CI has none.
   if (gpu_count() > 0) {
     GTEST_SKIP() << "there is a GPU";
   }
@@ -288,6 +290,7 @@ TEST_P(NcclOnGpus, ManyChunks) {
 }
 
 TEST_P(NcclOnGpus, ALostRankIsAnError) {
+  // The instance for two GPUs does it.
   if (GetParam() == 1) {
     GTEST_SKIP() << "one rank cannot lose another one";
   }

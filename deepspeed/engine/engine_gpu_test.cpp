@@ -69,6 +69,7 @@ TEST_F(EngineOnGpu, NcclGivesTheBitsOfHostMemory) {
       }
     }
   }
+  // One rank was checked; NCCL refuses two ranks on one GPU.
   if (most < 2) {
     GTEST_SKIP() << "two ranks need two GPUs, and there is one";
   }
@@ -112,6 +113,7 @@ TEST(Nccl, NeedsAModuleOnAGpu) {
 
 // The configuration that asks a program of DeepSpeed for NCCL, without a GPU.
 TEST(Nccl, DistBackendIsRefusedWithoutAGpu) {
+  // Where there is a GPU, NCCL is not refused. CI has none.
   if (comm::gpu_count() > 0) {
     GTEST_SKIP() << "there is a GPU";
   }

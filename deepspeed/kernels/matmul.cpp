@@ -184,16 +184,15 @@ HWY_INLINE void multiply_tiles(
         claim(args, {place.row + i, place.column + j, rows, columns});
       }
       if (!direct.allowed || rows < kTileRows || columns < kTileColumns) {
-        multiply_rows<Unit, false>(
-            rows, panels, args.scale, now, tile, kTileColumns);
+        multiply_rows<Unit>(rows, panels, args.scale, now, tile, kTileColumns);
         finish_tile<Unit>(
             args, tile, {place.row + i, place.column + j, rows, columns}, here);
       } else if (direct.streams) {
-        multiply_rows<Unit, true>(
-            rows, panels, args.scale, now, here.data, here.row);
+        multiply_tile<Unit, true, kTileRows>(
+            panels, args.scale, now, here.data, here.row);
       } else {
-        multiply_rows<Unit, false>(
-            rows, panels, args.scale, now, here.data, here.row);
+        multiply_tile<Unit, false, kTileRows>(
+            panels, args.scale, now, here.data, here.row);
       }
     }
   }

@@ -175,15 +175,15 @@ HWY_NOINLINE void multiply_tile(
 
 // The same for at least the first `rows` rows: a panel may end with less than a
 // tile's.
-template <typename Unit, bool kStream, typename... Rest>
+template <typename Unit, typename... Rest>
 HWY_INLINE void multiply_rows(int64_t rows, Rest... rest) {
   constexpr int64_t kMiddle = HWY_MIN(kTileRows, 8);
   if (rows > kMiddle) {
-    multiply_tile<Unit, kStream, kTileRows>(rest...);
+    multiply_tile<Unit, false, kTileRows>(rest...);
   } else if (rows > 4) {
-    multiply_tile<Unit, kStream, kMiddle>(rest...);
+    multiply_tile<Unit, false, kMiddle>(rest...);
   } else {
-    multiply_tile<Unit, kStream, 4>(rest...);
+    multiply_tile<Unit, false, 4>(rest...);
   }
 }
 
