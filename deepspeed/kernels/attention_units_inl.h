@@ -19,10 +19,6 @@ constexpr int64_t kKeys = kBlockColumns; // whose dropout is drawn together
 static_assert(kQueries % kTileRows == 0 && kKeys % kTileRows == 0);
 static_assert(kQueries % kLanes == 0);
 
-HWY_INLINE int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
 // Products of floats, as `Units` of matmul_inl.h and of attention.
 struct FloatUnits {
   static constexpr int64_t kNumbers = 1; // in a unit

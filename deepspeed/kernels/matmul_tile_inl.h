@@ -24,10 +24,6 @@ constexpr int64_t kTileRows = HWY_TARGET == HWY_AVX3 ? 12
 constexpr int64_t kVectors = HWY_TARGET == HWY_AVX2 ? 3 : kLanes == 1 ? 4 : 2;
 constexpr int64_t kTileColumns = kVectors * kLanes;
 
-HWY_INLINE int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
 // A panel holds kWidth rows of the left operand or columns of the right one:
 // unit k of line i at k * kWidth + i. This is the distance of two panels: with
 // a gap, else all would begin in the same few sets of the cache.

@@ -32,6 +32,10 @@ using VU = hn::Vec<DU>;
 
 constexpr int64_t kLanes = hn::MaxLanes(D());
 
+HWY_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
 // How much of a vector a memory operation touches.
 struct Full {};
 struct Part {
