@@ -24,6 +24,9 @@ int train(pretrain::Run& run) {
     for (int64_t micro = 0; micro < micro_batches; ++micro) {
       const at::Tensor loss = model->forward(run.next_batch());
       run.add_loss(loss);
+      if (run.updates_early()) {
+        optimizer.start_early(run.learning_rate());
+      }
       (loss / static_cast<double>(micro_batches)).backward();
       parameters.collect();
     }

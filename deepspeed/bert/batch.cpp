@@ -5,7 +5,11 @@
 
 namespace deepspeed::bert {
 
-Batch::Batch(text::PackedBatch packed) : packed_(std::move(packed)) {
+Batch::Batch(text::PackedBatch packed)
+    : packed_(std::move(packed)),
+      words_(packed_.ids.begin(), packed_.ids.end()) {
+  std::sort(words_.begin(), words_.end());
+  words_.erase(std::unique(words_.begin(), words_.end()), words_.end());
   token_visits_.reserve(packed_.ids.size());
   token_positions_.reserve(packed_.ids.size());
   for (size_t i = 0; i + 1 < packed_.cu_seqlens.size(); ++i) {

@@ -33,6 +33,10 @@ class Batch {
   const std::vector<kernels::Sequence>& longest_first() const {
     return longest_first_;
   }
+  // The distinct ids of the batch, ascending.
+  const std::vector<int64_t>& words() const {
+    return words_;
+  }
   // Keys of dropout for each token; valid as long as the batch.
   kernels::TokenKeys token_keys() const {
     return {token_visits_.data(), token_positions_.data()};
@@ -46,6 +50,7 @@ class Batch {
   text::PackedBatch packed_;
   std::vector<kernels::Sequence> sequences_;
   std::vector<kernels::Sequence> longest_first_;
+  std::vector<int64_t> words_;
   std::vector<uint64_t> token_visits_; // [tokens]
   std::vector<uint32_t> token_positions_; // [tokens], from 0
   at::Tensor masked_rows_;

@@ -53,15 +53,12 @@ class Embedding : public Block {
   GradientTarget make_rows(
       flat::RowGradients& late,
       std::vector<int32_t>& places) const {
-    const std::vector<int32_t>& ids = batch_->packed().ids;
-    std::vector<int32_t> words(ids);
-    std::sort(words.begin(), words.end());
-    words.erase(std::unique(words.begin(), words.end()), words.end());
-    for (const int32_t id : ids) {
+    const std::vector<int64_t>& words = batch_->words();
+    for (const int32_t id : batch_->packed().ids) {
       const auto word = std::lower_bound(words.begin(), words.end(), id);
       places.push_back(static_cast<int32_t>(word - words.begin()));
     }
-    late.rows.assign(words.begin(), words.end());
+    late.rows = words;
     late.values = at::zeros(
         {static_cast<int64_t>(words.size()), inputs_.word.size(1)}, at::kFloat);
     return {late.values, /*add=*/true};

@@ -1,6 +1,7 @@
 // The masked-language-model head and its loss as one block.
 #include "deepspeed/bert/mlm_head.h"
 
+#include "deepspeed/bert/decoder.h"
 #include "deepspeed/bert/functional.h"
 #include "deepspeed/bert/product.h"
 
@@ -43,19 +44,11 @@ class MlmHead : public Block {
         (static_cast<float>(masked) * logit_gradient_factor());
     scaled_bias_gradient(
         logit_gradients_, gradients.take(kDecoderBias), factor);
-    flat::TaskList tasks;
-    weight_gradient(
-        tasks,
-        logit_gradients_,
-        normed_,
-        gradients.take(kDecoderWeight),
-        factor);
-    const at::Tensor dnormed =
-        product(tasks, logit_gradients_, parameter(kDecoderWeight), factor);
-    tasks.run();
+    const at::Tensor dnormed = decoder_backward(gradients, factor);
     gradients.dense_is_complete(kDecoderWeight);
     logit_gradients_.reset();
 
+    flat::TaskList tasks;
     layer_norm_parameter_gradients(
         tasks,
         dnormed,
@@ -92,6 +85,31 @@ class MlmHead : public Block {
   }
 
  private:
+  // Back through the decoder; returns the gradient of normed_.
+  at::Tensor decoder_backward(flat::GradientOutputs& gradients, float factor) {
+    const at::Tensor& weight = parameter(kDecoderWeight);
+    if (has_own_product(weight.scalar_type())) {
+      DecoderTarget target;
+      target.consumer = gradients.consumer(kDecoderWeight);
+      target.weight = gradients.take(kDecoderWeight);
+      if (target.consumer != nullptr) {
+        target.consumer->begin(arguments_.batch->words());
+      }
+      return bert::decoder_backward(
+          {logit_gradients_, factor, normed_, weight}, target);
+    }
+    flat::TaskList tasks;
+    weight_gradient(
+        tasks,
+        logit_gradients_,
+        normed_,
+        gradients.take(kDecoderWeight),
+        factor);
+    const at::Tensor dnormed = product(tasks, logit_gradients_, weight, factor);
+    tasks.run();
+    return dnormed;
+  }
+
   // Of logit_gradients_: see kernels::CrossEntropy.
   float logit_gradient_factor() const {
     const bool half = parameter(kDecoderWeight).scalar_type() == at::kHalf;

@@ -44,6 +44,9 @@ std::optional<bool>& chosen_products() {
   return own;
 }
 
+// A result of more bytes is not kept in the caches for its reader.
+constexpr int64_t kStreamedBytes = 16 << 20;
+
 // kernels::matmul takes matrices with one stride of 1.
 at::Tensor as_operand(const at::Tensor& x) {
   return x.stride(0) == 1 || x.stride(1) == 1 ? x : x.contiguous();
@@ -84,6 +87,7 @@ void with_matmul(
         args.gate = data<Out>(extras.gate);
         args.out = data<Out>(out);
         args.out_row = out.stride(0);
+        args.streams = static_cast<int64_t>(out.nbytes()) > kStreamedBytes;
         function(args);
       };
   dispatch(left, [&](auto t) {

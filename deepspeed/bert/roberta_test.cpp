@@ -8,6 +8,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/bert/product.h"
 #include "deepspeed/flat/flat_parameters.h"
+#include "deepspeed/optim/adam.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -206,6 +207,38 @@ INSTANTIATE_TEST_SUITE_P(
         FastPathCase{0.5, true},
         FastPathCase{0.0, false},
         FastPathCase{0.1, false}));
+
+// The weights after three steps.
+at::Tensor trained(at::ScalarType dtype, bool early, int threads) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(threads);
+  RobertaForMaskedLM model = make_model(small_config(), Implementation::fast);
+  flat::FlatParameters parameters(*model, dtype);
+  optim::Adam adam(parameters, {});
+  for (unsigned step = 0; step < 3; ++step) {
+    parameters.begin_step();
+    const at::Tensor loss =
+        model->forward(random_batch({9, 30, 17}, 211, step));
+    if (early) {
+      adam.start_early(1e-2);
+    }
+    loss.backward();
+    parameters.collect();
+    adam.step(1e-2);
+  }
+  at::set_num_threads(before);
+  return parameters.master().clone();
+}
+
+TEST_P(FastPath, MayBeUpdatedAsTheGradientComes) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const at::Tensor late = trained(dtype, false, 1);
+    EXPECT_TRUE(at::equal(trained(dtype, true, 1), late)) << dtype;
+    if (GetParam().own_products) {
+      EXPECT_TRUE(at::equal(trained(dtype, true, 3), late)) << dtype;
+    }
+  }
+}
 
 TEST(RobertaDeathTest, UnknownProductsAreAnError) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";

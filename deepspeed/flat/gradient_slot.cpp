@@ -24,6 +24,15 @@ void GradientSlot::dense_is_complete() {
   }
 }
 
+RowConsumer* GradientSlot::row_consumer() const {
+  if (consumer != nullptr && !fresh) {
+    throw std::logic_error(
+        "a gradient that is used as it comes came a second time: one backward "
+        "pass for each start_early()");
+  }
+  return consumer;
+}
+
 void GradientSlot::collect(const at::Tensor& parameter) {
   at::Tensor& left = parameter.mutable_grad();
   if (!left.defined()) {
@@ -67,6 +76,11 @@ void GradientOutputs::dense_is_complete(size_t parameter) {
 RowGradients* GradientOutputs::late_rows(size_t parameter) {
   GradientSlot* slot = slots_[parameter];
   return slot == nullptr ? nullptr : slot->late_rows();
+}
+
+RowConsumer* GradientOutputs::consumer(size_t parameter) const {
+  const GradientSlot* slot = slots_[parameter];
+  return slot == nullptr ? nullptr : slot->row_consumer();
 }
 
 } // namespace deepspeed::flat

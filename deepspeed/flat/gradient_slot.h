@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "deepspeed/flat/row_consumer.h"
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed::flat {
@@ -36,6 +37,8 @@ struct GradientSlot {
   std::function<void()> on_dense;
   // Set by on_dense: the dense gradient is on its way, rows go here.
   std::optional<RowGradients> late;
+  // Takes the dense gradient of the step, instead of `grad`; or null.
+  RowConsumer* consumer = nullptr;
 
   struct Target {
     at::Tensor grad;
@@ -45,6 +48,9 @@ struct GradientSlot {
   Target take();
   // By the writer after which only rows come in this backward pass.
   void dense_is_complete();
+  // Before take(), by the writer of a dense gradient: who gets its rows; null:
+  // take()'s target does.
+  RowConsumer* row_consumer() const;
   // Where rows go; null: they are added to take(), as all gradients.
   RowGradients* late_rows() {
     return late ? &*late : nullptr;
@@ -84,6 +90,8 @@ class GradientOutputs {
   // GradientSlot's, for a parameter that is bound; else nothing, and null.
   void dense_is_complete(size_t parameter);
   RowGradients* late_rows(size_t parameter);
+  // Before take(): who takes the rows of this gradient, or null.
+  RowConsumer* consumer(size_t parameter) const;
   // One tensor for each parameter; undefined where a slot holds the gradient.
   std::vector<at::Tensor>& results() {
     return results_;

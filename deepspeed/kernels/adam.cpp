@@ -10,7 +10,9 @@
 #define DEEPSPEED_KERNELS_ADAM_FACTORS
 namespace deepspeed::kernels {
 
-// What torch/optim/adam.py computes once per step, in double, then rounds.
+// What torch/optim/adam.py computes once per step, in double, then rounds; but
+// one factor where it divides, as DeepSpeed's cpu_adam does: divisions would
+// take as long as the memory.
 struct AdamFactors {
   float grad_scale;
   float l2; // weight decay added to the gradient
@@ -18,7 +20,7 @@ struct AdamFactors {
   float lerp; // 1 - beta1
   float beta2;
   float one_minus_beta2;
-  float bias_correction2_sqrt;
+  float rsqrt_bias_correction2;
   float eps;
   float minus_step_size;
 };
@@ -60,9 +62,9 @@ void update(
         hn::Mul(set(f.one_minus_beta2), g),
         g,
         hn::Mul(load(a.exp_avg_sq + at, part), set(f.beta2)));
-    const V root = hn::Div(hn::Sqrt(v), set(f.bias_correction2_sqrt));
-    const V change =
-        hn::Div(hn::Mul(set(f.minus_step_size), m), hn::Add(root, set(f.eps)));
+    const V denominator =
+        hn::MulAdd(hn::Sqrt(v), set(f.rsqrt_bias_correction2), set(f.eps));
+    const V change = hn::Div(hn::Mul(set(f.minus_step_size), m), denominator);
     weight = hn::Add(weight, change);
     store(weight, a.weight + at, part);
     store(m, a.exp_avg + at, part);
@@ -145,7 +147,7 @@ AdamFactors factors_of(const AdamStep& step) {
   f.lerp = static_cast<float>(1.0 - step.beta1);
   f.beta2 = static_cast<float>(step.beta2);
   f.one_minus_beta2 = static_cast<float>(1.0 - step.beta2);
-  f.bias_correction2_sqrt = static_cast<float>(std::sqrt(correction2));
+  f.rsqrt_bias_correction2 = static_cast<float>(1.0 / std::sqrt(correction2));
   f.eps = static_cast<float>(step.eps);
   f.minus_step_size = static_cast<float>(-step.lr / correction1);
   return f;

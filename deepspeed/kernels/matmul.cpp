@@ -29,8 +29,6 @@ constexpr int64_t kLeftUnits = 60 * 1024;
 // Of a block: what its packed columns and its sums take stays in the caches.
 constexpr int64_t kMaxRows = 960;
 constexpr int64_t kMaxColumns = 256;
-// A result of more bytes is not kept in the caches for its reader.
-constexpr int64_t kStreamedBytes = 16 << 20;
 // Blocks of no more rows are cut into columns.
 constexpr int64_t kFewRows = 48;
 // Tiles of AVX-512 fit into these multiples without a rest; others are padded.
@@ -133,8 +131,7 @@ struct Direct {
       constexpr int64_t kBytes = kLanes * sizeof(float);
       allowed = sums.first && !args.accumulate && args.bias == nullptr &&
           args.gelu_derivative == nullptr && args.gate == nullptr;
-      streams = allowed && sums.last &&
-          args.rows * args.columns * int64_t{sizeof(float)} > kStreamedBytes &&
+      streams = allowed && sums.last && args.streams &&
           args.out_row % kLanes == 0 &&
           reinterpret_cast<uintptr_t>(args.out) % kBytes == 0;
     }
@@ -156,6 +153,29 @@ HWY_INLINE void claim(const Matmul<T, Out>& args, Place tile) {
   }
 }
 
+// Shares out what is asked for over the tiles of a block.
+class AheadOfTiles {
+ public:
+  AheadOfTiles(const MatmulAhead& ahead, int64_t first_tile, int64_t tiles)
+      : ahead_(ahead),
+        tile_(first_tile),
+        bytes_(ahead.bytes / HWY_MAX(tiles / ahead.count, 1) + 1) {}
+
+  HWY_INLINE Ahead of_next_tile(int64_t units) {
+    const int64_t range = tile_ % ahead_.count;
+    const int64_t begin = tile_ / ahead_.count * bytes_;
+    ++tile_;
+    return {
+        static_cast<const char*>(ahead_.ranges[range]) + begin,
+        bytes_ / (2 * units) + 1};
+  }
+
+ private:
+  MatmulAhead ahead_;
+  int64_t tile_;
+  int64_t bytes_; // for each tile
+};
+
 // The tiles of one packed block of rows.
 template <typename Unit, typename T, typename Out>
 HWY_INLINE void multiply_tiles(
@@ -163,7 +183,7 @@ HWY_INLINE void multiply_tiles(
     Panels packed,
     Place place,
     Sums sums,
-    Ahead& ahead) {
+    AheadOfTiles& ahead) {
   alignas(64) float tile[kTileRows * kTileColumns];
   const Direct direct(args, sums);
   const int64_t units = packed.units;
@@ -176,8 +196,7 @@ HWY_INLINE void multiply_tiles(
           packed.left + i / kTileRows * panel_pitch<kTileRows>(units),
           packed.right + j / kTileColumns * panel_pitch<kTileColumns>(units),
           units};
-      const Ahead now = ahead;
-      ahead.data += ahead.step * units;
+      const Ahead now = ahead.of_next_tile(units);
       Sums here = sums;
       here.data += i * sums.row + j;
       if (!direct.streams) {
@@ -206,17 +225,23 @@ HWY_INLINE MatmulOperand<T> part_of(
   return {x.data + row * x.row + column * x.column, x.row, x.column};
 }
 
-// The part of the right operand that is packed after the one at `k` of `block`,
-// where its rows follow each other in memory: shared out over the tiles of the
-// block. Else `packed`, which is there already.
+// What is asked for during the tiles of one packed part of the right operand at
+// `k` of `block`: what is read after the block, if that is said, else the part
+// that is packed next, where its rows follow each other in memory.
 template <typename Unit, typename T, typename Out>
-HWY_INLINE Ahead part_ahead(
+HWY_INLINE AheadOfTiles ahead_of(
     const Matmul<T, Out>& args,
     Place block,
     int64_t next_column, // of the next block; args.columns: there is none
     int64_t k,
     const float* packed) {
   constexpr int64_t kElements = kUnits * Unit::kElements;
+  const int64_t tiles = round_up(block.rows, kTileRows) / kTileRows *
+      (round_up(block.columns, kTileColumns) / kTileColumns);
+  if (args.ahead.count > 0 && next_column >= args.columns) {
+    const int64_t parts = round_up(args.depth, kElements) / kElements;
+    return {args.ahead, k / kElements * tiles, tiles * parts};
+  }
   const bool last = k + kElements >= args.depth;
   k = last ? 0 : k + kElements;
   const int64_t column = last ? next_column : block.column;
@@ -225,15 +250,10 @@ HWY_INLINE Ahead part_ahead(
   const bool dense = args.right.column == 1 ? args.right.row == columns
                                             : args.right.column == depth;
   if (columns <= 0 || !dense) {
-    return {reinterpret_cast<const char*>(packed), 0};
+    return {{{packed}, 1, 0}, 0, tiles};
   }
-  const int64_t bytes = depth * columns * int64_t{sizeof(T)};
-  const int64_t tiles = round_up(block.rows, kTileRows) / kTileRows *
-      (round_up(block.columns, kTileColumns) / kTileColumns);
-  const int64_t units = tiles * HWY_MIN(kUnits, args.depth);
-  return {
-      reinterpret_cast<const char*>(part_of(args.right, k, column).data),
-      (bytes + units - 1) / units};
+  const void* next = part_of(args.right, k, column).data;
+  return {{{next}, 1, depth * columns * int64_t{sizeof(T)}}, 0, tiles};
 }
 
 template <typename Unit, typename T, typename Out>
@@ -273,7 +293,7 @@ HWY_NOINLINE void multiply_block(
         Lines<T>{
             columns.data, block.columns, columns.column, depth, columns.row},
         right);
-    Ahead ahead = part_ahead<Unit>(args, block, next_column, k, right);
+    AheadOfTiles ahead = ahead_of<Unit>(args, block, next_column, k, right);
     for (int64_t i = 0; i < block.rows; i += left_rows) {
       const int64_t rows = HWY_MIN(block.rows - i, left_rows);
       const int64_t row = block.row + i;

@@ -22,6 +22,15 @@ struct MatmulOperand {
   int64_t column = 1;
 };
 
+// Memory that a product asks for while it is made, because what comes after it
+// reads that: `count` ranges of `bytes` bytes.
+struct MatmulAhead {
+  static constexpr int64_t kMaxRanges = 3;
+  const void* ranges[kMaxRanges] = {};
+  int64_t count = 0;
+  int64_t bytes = 0;
+};
+
 // out = scale * left right + bias, or out += scale * left right, or one of the
 // two ways through GELU (gelu.h):
 //   out = gelu(u), gelu_derivative = gelu'(u), with u = scale * left right +
@@ -44,6 +53,9 @@ struct Matmul {
   // Null, or laid out as `out`; not both, and neither with `accumulate`.
   Out* gelu_derivative = nullptr; // written
   const Out* gate = nullptr; // read
+  MatmulAhead ahead; // of the last block of a call
+  // Nobody reads `out` soon: whole tiles of fp32 bypass the caches.
+  bool streams = false;
 };
 
 // The parts that a product is made in, each of block_rows x block_columns.

@@ -19,6 +19,91 @@ at::Tensor like(const at::Tensor& flat) {
 
 } // namespace
 
+// Updates the rows of one parameter as their gradient comes, but for those that
+// get more of it: their gradient is kept.
+class Adam::EarlyRows : public flat::RowConsumer {
+ public:
+  EarlyRows(
+      const Adam& adam,
+      const flat::FlatEntry& entry,
+      const kernels::AdamStep& numbers)
+      : adam_(adam),
+        entry_(entry),
+        numbers_(numbers),
+        columns_(entry.master.size(1)) {}
+
+  const flat::FlatEntry& entry() const {
+    return entry_;
+  }
+
+  void begin(std::vector<int64_t> kept) override {
+    begun_ = true;
+    kept_ = std::move(kept);
+  }
+
+  void take(int64_t begin, int64_t end, const float* gradient) override {
+    const float* from = gradient;
+    auto next = std::lower_bound(kept_.begin(), kept_.end(), begin);
+    for (int64_t row = begin; row < end;) {
+      const bool any_kept = next != kept_.end() && *next < end;
+      const int64_t stop = any_kept ? *next : end;
+      update(row, stop, from);
+      from += (stop - row) * columns_;
+      row = stop;
+      if (any_kept) {
+        std::copy_n(
+            from,
+            columns_,
+            entry_.slot.grad.data_ptr<float>() + row * columns_);
+        from += columns_;
+        ++row;
+        ++next;
+      }
+    }
+  }
+
+  std::array<const float*, 3> reads(int64_t begin) const override {
+    const kernels::AdamArrays arrays = adam_.arrays(offset(begin), nullptr);
+    return {arrays.weight, arrays.exp_avg, arrays.exp_avg_sq};
+  }
+
+  // Whether rows have come.
+  bool begun() const {
+    return begun_;
+  }
+
+  // Updates the rows that take() has kept, too.
+  void finish() const {
+    constexpr int64_t kRows = 32; // of a task
+    flat::for_ranges(
+        0, std::ssize(kept_), kRows, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            update(kept_[i], kept_[i] + 1, adam_.gradient(offset(kept_[i])));
+          }
+        });
+  }
+
+ private:
+  int64_t offset(int64_t row) const {
+    return entry_.offset + row * columns_;
+  }
+
+  void update(int64_t begin, int64_t end, const float* gradient) const {
+    kernels::adam_update(
+        numbers_,
+        adam_.arrays(offset(begin), gradient),
+        0,
+        (end - begin) * columns_);
+  }
+
+  const Adam& adam_;
+  const flat::FlatEntry& entry_;
+  const kernels::AdamStep numbers_;
+  const int64_t columns_;
+  bool begun_ = false;
+  std::vector<int64_t> kept_;
+};
+
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
     : parameters_(parameters),
       options_(options),
@@ -33,15 +118,36 @@ Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
   }
 }
 
+Adam::~Adam() = default;
+
+void Adam::start_early(double learning_rate, double gradient_scale) {
+  auto& entries = parameters_.entries();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].slot.rows_come_last) {
+      early_.push_back(std::make_unique<EarlyRows>(
+          *this,
+          entries[i],
+          numbers(state_[i].step + 1, learning_rate, gradient_scale)));
+      entries[i].slot.consumer = early_.back().get();
+    }
+  }
+}
+
 void Adam::step(double learning_rate, double gradient_scale) {
   const base::Span span({"update"});
   last_learning_rate_ = learning_rate;
+  auto& entries = parameters_.entries();
+  const auto is_early = [&](const flat::FlatEntry& entry) {
+    return std::any_of(early_.begin(), early_.end(), [&](const auto& rows) {
+      return &rows->entry() == &entry && rows->begun();
+    });
+  };
   // Parameters that stand side by side and have seen as many updates are
   // updated together.
-  const auto& entries = parameters_.entries();
   size_t i = 0;
   while (i < entries.size()) {
-    if (entries[i].slot.fresh) {
+    if (entries[i].slot.fresh || is_early(entries[i])) {
+      state_[i].step += entries[i].slot.fresh ? 0 : 1;
       ++i;
       continue;
     }
@@ -49,21 +155,32 @@ void Adam::step(double learning_rate, double gradient_scale) {
     const int64_t begin = entries[i].offset;
     int64_t end = begin;
     while (i < entries.size() && !entries[i].slot.fresh &&
-           state_[i].step + 1 == step) {
+           !is_early(entries[i]) && state_[i].step + 1 == step) {
       state_[i].step = step;
       end = entries[i].offset + entries[i].numel;
       ++i;
     }
-    update({begin, end}, step, learning_rate, gradient_scale);
+    const kernels::AdamStep parameters =
+        numbers(step, learning_rate, gradient_scale);
+    const kernels::AdamArrays all = arrays(0, gradient(0));
+    flat::for_ranges(begin, end, kGrain, [&](int64_t first, int64_t last) {
+      kernels::adam_update(parameters, all, first, last);
+    });
   }
+  for (const auto& rows : early_) {
+    rows->finish();
+  }
+  for (flat::FlatEntry& entry : entries) {
+    entry.slot.consumer = nullptr;
+  }
+  early_.clear();
 }
 
-void Adam::update(
-    flat::FlatRange range,
+kernels::AdamStep Adam::numbers(
     int64_t step,
     double learning_rate,
-    double gradient_scale) {
-  const kernels::AdamStep parameters{
+    double gradient_scale) const {
+  return {
       .lr = learning_rate,
       .beta1 = options_.beta1,
       .beta2 = options_.beta2,
@@ -72,25 +189,28 @@ void Adam::update(
       .decoupled = options_.decoupled_weight_decay,
       .step = step,
       .grad_scale = static_cast<float>(gradient_scale)};
+}
+
+kernels::AdamArrays Adam::arrays(int64_t offset, const float* gradient) const {
   kernels::AdamArrays arrays;
-  arrays.gradient = parameters_.gradients().data_ptr<float>();
-  arrays.weight = parameters_.master().data_ptr<float>();
-  arrays.exp_avg = exp_avg_.data_ptr<float>();
-  arrays.exp_avg_sq = exp_avg_sq_.data_ptr<float>();
-  if (parameters_.has_separate_master()) {
-    const at::Tensor& compute = parameters_.compute();
-    if (compute.scalar_type() == at::kHalf) {
-      arrays.float16_weight =
-          reinterpret_cast<base::Float16*>(compute.data_ptr<at::Half>());
-    } else {
-      arrays.low_precision_weight =
-          reinterpret_cast<base::BFloat16*>(compute.data_ptr<at::BFloat16>());
-    }
+  arrays.gradient = gradient;
+  arrays.weight = parameters_.master().data_ptr<float>() + offset;
+  arrays.exp_avg = exp_avg_.data_ptr<float>() + offset;
+  arrays.exp_avg_sq = exp_avg_sq_.data_ptr<float>() + offset;
+  const at::Tensor& compute = parameters_.compute();
+  if (compute.scalar_type() == at::kHalf) {
+    arrays.float16_weight =
+        reinterpret_cast<base::Float16*>(compute.data_ptr<at::Half>()) + offset;
+  } else if (compute.scalar_type() == at::kBFloat16) {
+    arrays.low_precision_weight =
+        reinterpret_cast<base::BFloat16*>(compute.data_ptr<at::BFloat16>()) +
+        offset;
   }
-  flat::for_ranges(
-      range.begin, range.end, kGrain, [&](int64_t begin, int64_t end) {
-        kernels::adam_update(parameters, arrays, begin, end);
-      });
+  return arrays;
+}
+
+const float* Adam::gradient(int64_t offset) const {
+  return parameters_.gradients().const_data_ptr<float>() + offset;
 }
 
 double gradient_norm(const flat::FlatParameters& parameters, double scale) {

@@ -1,10 +1,12 @@
 // Adam and AdamW on flat buffers, with the formula of torch.optim.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "deepspeed/flat/flat_parameters.h"
+#include "deepspeed/kernels/adam.h"
 
 namespace deepspeed::optim {
 
@@ -35,7 +37,13 @@ class Adam {
  public:
   // `parameters` must outlive the optimizer.
   Adam(flat::FlatParameters& parameters, const AdamOptions& options);
+  ~Adam();
 
+  // Before the one backward pass of a step whose gradients nobody else needs:
+  // rows of a large matrix may then be updated as soon as backward makes their
+  // gradient, while they are in the cache. step() with the same arguments must
+  // follow. The result is the same to the last bit.
+  void start_early(double learning_rate, double gradient_scale = 1.0);
   // One update with gradients multiplied by `gradient_scale` first.
   void step(double learning_rate, double gradient_scale = 1.0);
 
@@ -55,11 +63,15 @@ class Adam {
   }
 
  private:
-  void update(
-      flat::FlatRange range,
+  class EarlyRows;
+
+  kernels::AdamStep numbers(
       int64_t step,
       double learning_rate,
-      double gradient_scale);
+      double gradient_scale) const;
+  // Of the elements from `offset` on.
+  kernels::AdamArrays arrays(int64_t offset, const float* gradient) const;
+  const float* gradient(int64_t offset) const;
 
   flat::FlatParameters& parameters_;
   AdamOptions options_;
@@ -67,6 +79,7 @@ class Adam {
   at::Tensor exp_avg_; // [numel], fp32
   at::Tensor exp_avg_sq_; // [numel], fp32
   std::vector<AdamParameterState> state_;
+  std::vector<std::unique_ptr<EarlyRows>> early_; // of this step
 };
 
 // The L2 norm of all gradients of this step, times `scale`. Sums blocks of

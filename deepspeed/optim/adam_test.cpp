@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 namespace deepspeed::optim {
 namespace {
@@ -97,6 +98,79 @@ TEST(Adam, FollowsTorchAdamW) {
 }
 TEST(Adam, KeepsFp32MasterWeightsOfABf16Module) {
   check_against_plain({}, at::kBFloat16);
+}
+
+// As a block with fused gradients would write `rows` of 6 with those of `more`
+// added.
+void write_gradient(
+    flat::GradientSlot& slot,
+    const at::Tensor& rows,
+    const std::vector<int64_t>& more) {
+  flat::RowConsumer* const consumer = slot.row_consumer();
+  const flat::GradientSlot::Target target = slot.take();
+  if (consumer == nullptr) {
+    at::Tensor(target.grad).copy_(rows);
+  } else {
+    consumer->begin(more);
+    for (int64_t row = 4; row >= 0; row -= 2) { // in any order
+      const at::Tensor part = rows.narrow(0, row, 2).contiguous();
+      consumer->take(row, row + 2, part.data_ptr<float>());
+    }
+  }
+  for (const int64_t row : more) {
+    at::Tensor(slot.take().grad)[row].add_(1);
+  }
+}
+
+// Weights and moments after four steps, the last without an early start.
+std::vector<at::Tensor> updated(bool early, at::ScalarType dtype) {
+  at::manual_seed(3);
+  Module module;
+  module.a.set_data(at::randn({6, 70}));
+  flat::FlatParameters parameters(module, dtype);
+  Adam adam(parameters, {.weight_decay = 0.1});
+  flat::GradientSlot& slot = parameters.entries()[0].slot;
+  slot.rows_come_last = true;
+  const std::vector<std::vector<int64_t>> more = {{1, 2, 5}, {}, {0, 3}, {4}};
+  for (size_t step = 0; step < more.size(); ++step) {
+    parameters.begin_step();
+    if (early && step + 1 < more.size()) {
+      adam.start_early(1e-2, 0.5);
+    }
+    write_gradient(slot, at::randn({6, 70}), more[step]);
+    at::Tensor(parameters.entries()[2].slot.take().grad).normal_();
+    adam.step(1e-2, 0.5);
+    EXPECT_EQ(adam.state()[0].step, static_cast<int64_t>(step) + 1);
+  }
+  return {
+      parameters.master().clone(),
+      parameters.compute().clone(),
+      adam.state()[0].exp_avg.clone(),
+      adam.state()[0].exp_avg_sq.clone()};
+}
+
+TEST(Adam, AnEarlyStartChangesNothing) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const std::vector<at::Tensor> late = updated(false, dtype);
+    const std::vector<at::Tensor> early = updated(true, dtype);
+    for (size_t i = 0; i < late.size(); ++i) {
+      EXPECT_TRUE(at::equal(early[i], late[i])) << i;
+    }
+  }
+}
+
+TEST(Adam, AnEarlyStartIsForOneDenseGradient) {
+  Module module;
+  flat::FlatParameters parameters(module, at::kFloat);
+  Adam adam(parameters, {});
+  flat::GradientSlot& slot = parameters.entries()[0].slot;
+  slot.rows_come_last = true;
+  adam.start_early(1e-2);
+  EXPECT_NE(slot.row_consumer(), nullptr);
+  slot.take();
+  EXPECT_THROW(slot.row_consumer(), std::logic_error);
+  adam.step(1e-2);
+  EXPECT_EQ(slot.row_consumer(), nullptr);
 }
 
 TEST(GradientNorm, LeavesOutParametersWithoutGradient) {

@@ -175,10 +175,20 @@ double Run::learning_rate_at(int64_t steps_done) const {
       .at(steps_done);
 }
 
+bool Run::wants_gradient_norm() const {
+  return settings_.optimizer.max_grad_norm > 0 ||
+      (step_ + 1) % settings_.run.log_every == 0;
+}
+
+bool Run::updates_early() const {
+  return settings_.optimizer.gradient_accumulation_steps == 1 && finite_ &&
+      !wants_gradient_norm();
+}
+
 std::optional<double> Run::gradient_scale(
     const flat::FlatParameters& parameters) {
   const double max_norm = settings_.optimizer.max_grad_norm;
-  if (max_norm > 0 || (step_ + 1) % settings_.run.log_every == 0) {
+  if (wants_gradient_norm()) {
     gradient_norm_ = optim::gradient_norm(parameters);
   }
   // A norm that is only there to be logged decides nothing: the run must not

@@ -64,6 +64,9 @@ class Run {
   // The next micro batch of this step.
   std::shared_ptr<const bert::Batch> next_batch();
   void add_loss(const at::Tensor& loss);
+  // After add_loss(): whether nothing but one update needs the gradients that
+  // come next, so that it may begin as they come.
+  bool updates_early() const;
   // What the gradients are to be multiplied by: 1, or less to clip them to
   // --max_grad_norm. Nothing if a loss or the norm to clip is not finite: then
   // the update is left out, and after 10 such steps in a row the run gives up
@@ -98,6 +101,8 @@ class Run {
   void tell_memory_plan() const;
   void write_profile();
   Speed speed();
+  // For clipping or for the log.
+  bool wants_gradient_norm() const;
 
   report::Settings settings_;
   std::shared_ptr<comm::ProcessGroup> ranks_;
