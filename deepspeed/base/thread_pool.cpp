@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "deepspeed/base/pause.h"
@@ -34,10 +35,11 @@ bool spin_until(Done&& done) {
 
 } // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
-  for (int i = 1; i < threads; ++i) {
-    workers_.emplace_back([this] { serve(); });
+ThreadPool::ThreadPool(int threads)
+    : shares_(static_cast<size_t>(threads > 1 ? threads : 1)) {
+  workers_.reserve(shares_.size() - 1);
+  for (size_t share = 1; share < shares_.size(); ++share) {
+    workers_.emplace_back([this, share] { serve(share); });
   }
 }
 
@@ -58,8 +60,11 @@ void ThreadPool::run_calls(int64_t count, Calls calls) {
     return;
   }
   calls_ = calls;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
+  const int64_t shares = std::ssize(shares_);
+  for (int64_t i = 0; i < shares; ++i) {
+    shares_[i].next.store(count * i / shares, std::memory_order_relaxed);
+    shares_[i].end = count * (i + 1) / shares;
+  }
   door_.store(1, std::memory_order_release);
   // A sleeper first raises `sleepers_`, then looks at `loops_`; here it is the
   // other way round, both sequentially consistent: no wake-up is lost.
@@ -67,7 +72,7 @@ void ThreadPool::run_calls(int64_t count, Calls calls) {
   if (sleepers_ > 0) {
     loops_.notify_all();
   }
-  take_tasks();
+  take_tasks(0);
   door_.fetch_and(~uint32_t{1}, std::memory_order_acq_rel);
   // Only for those that are inside: they have a task.
   for (int i = 0; door_.load(std::memory_order_acquire) != 0; ++i) {
@@ -84,15 +89,24 @@ void ThreadPool::run_calls(int64_t count, Calls calls) {
   }
 }
 
-void ThreadPool::take_tasks() {
+void ThreadPool::take_tasks(size_t first_share) {
   try {
-    for (int64_t i = next_++; i < count_; i = next_++) {
-      calls_.call(calls_.context, i);
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      Share& share = shares_[(first_share + i) % shares_.size()];
+      // Looked at first: an empty share is not written to.
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
+        const int64_t task = share.next++;
+        if (task < share.end) {
+          calls_.call(calls_.context, task);
+        }
+      }
     }
   } catch (...) {
     const std::lock_guard lock(error_mutex_);
     error_ = std::current_exception();
-    next_ = count_;
+    for (Share& share : shares_) {
+      share.next = share.end;
+    }
   }
 }
 
@@ -107,7 +121,7 @@ bool ThreadPool::enter() {
   return false;
 }
 
-void ThreadPool::serve() {
+void ThreadPool::serve(size_t share) {
   uint32_t seen = 0;
   while (true) {
     const auto called = [&] { return loops_.load() != seen; };
@@ -121,7 +135,7 @@ void ThreadPool::serve() {
     }
     seen = loops_;
     if (enter()) {
-      take_tasks();
+      take_tasks(share);
       door_.fetch_sub(2, std::memory_order_acq_rel);
     }
   }

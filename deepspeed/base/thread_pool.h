@@ -28,10 +28,12 @@ class ThreadPool {
   }
 
   // Calls task(i) once for each i in [0, count), in any order, on any threads,
-  // and returns when all calls have. Of the exceptions that calls throw, one is
-  // thrown here; tasks that nobody has begun by then are left out. Any thread
-  // may call this, also within a task: while one loop runs, others run in the
-  // thread that asks for them.
+  // and returns when all calls have. Thread t begins with the t-th part of
+  // [0, count), so that what it wrote in one loop is in its cache for the next;
+  // then it takes what others have not begun. Of the exceptions that calls
+  // throw, one is thrown here; tasks that nobody has begun by then are left
+  // out. Any thread may call this, also within a task: while one loop runs,
+  // others run in the thread that asks for them.
   template <typename Task>
   void run(int64_t count, Task&& task) {
     const auto call = [](void* context, int64_t i) {
@@ -47,19 +49,24 @@ class ThreadPool {
     void* context = nullptr;
   };
 
+  // The tasks that a thread begins with.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   void run_calls(int64_t count, Calls calls);
-  void take_tasks();
-  void serve();
+  void take_tasks(size_t first_share);
+  void serve(size_t share);
   bool enter();
 
   std::vector<std::thread> workers_;
   std::atomic<bool> in_use_{false};
   // Of the loop that runs; written while no worker is inside.
   Calls calls_;
-  int64_t count_ = 0;
+  std::vector<Share> shares_; // the calling thread's, then the workers'
   std::mutex error_mutex_;
   std::exception_ptr error_;
-  alignas(64) std::atomic<int64_t> next_{0};
   // 1 while workers may enter, plus 2 for each one inside.
   alignas(64) std::atomic<uint32_t> door_{0};
   // Counts the loops; workers sleep on it.

@@ -22,13 +22,6 @@ Batch::Batch(text::PackedBatch packed)
       token_positions_.push_back(static_cast<uint32_t>(position));
     }
   }
-  longest_first_ = sequences_;
-  std::stable_sort(
-      longest_first_.begin(),
-      longest_first_.end(),
-      [](const kernels::Sequence& a, const kernels::Sequence& b) {
-        return a.length > b.length;
-      });
   masked_rows_ = at::empty({masked()}, at::kLong);
   std::copy(
       packed_.masked.begin(),

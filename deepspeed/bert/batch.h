@@ -29,10 +29,6 @@ class Batch {
   const std::vector<kernels::Sequence>& sequences() const {
     return sequences_;
   }
-  // The same, longest first.
-  const std::vector<kernels::Sequence>& longest_first() const {
-    return longest_first_;
-  }
   // The distinct ids of the batch, ascending.
   const std::vector<int64_t>& words() const {
     return words_;
@@ -49,7 +45,6 @@ class Batch {
  private:
   text::PackedBatch packed_;
   std::vector<kernels::Sequence> sequences_;
-  std::vector<kernels::Sequence> longest_first_;
   std::vector<int64_t> words_;
   std::vector<uint64_t> token_visits_; // [tokens]
   std::vector<uint32_t> token_positions_; // [tokens], from 0

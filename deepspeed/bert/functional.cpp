@@ -32,12 +32,10 @@ void for_columns(int64_t n, Function&& function) {
   flat::for_ranges(0, n, kColumnGrain, function);
 }
 
-// Calls function(sequence, head) for all pairs, the next free thread taking the
-// next one. The longest sequences come first, so that no thread ends with a
-// long one alone.
+// Calls function(sequence, head) for all pairs, in the order of the rows.
 template <typename Function>
 void for_heads(const AttentionInputs& inputs, Function&& function) {
-  const auto& sequences = inputs.batch->longest_first();
+  const auto& sequences = inputs.batch->sequences();
   const int64_t tasks = static_cast<int64_t>(sequences.size()) * inputs.heads;
   flat::for_tasks(tasks, [&](int64_t task) {
     function(sequences[task / inputs.heads], task % inputs.heads);

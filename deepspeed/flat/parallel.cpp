@@ -40,7 +40,7 @@ Ranges::Ranges(int64_t begin, int64_t end, int64_t grain)
 }
 
 void TaskList::add(int64_t count, std::function<void(int64_t)> task) {
-  loops_.push_back({count_, std::move(task)});
+  loops_.push_back({count, std::move(task)});
   count_ += count;
 }
 
@@ -55,13 +55,32 @@ void TaskList::add_ranges(
 }
 
 void TaskList::run() {
-  for_tasks(count_, [&](int64_t task) {
-    const auto after = std::upper_bound(
-        loops_.begin(), loops_.end(), task, [](int64_t i, const Loop& loop) {
-          return i < loop.first;
-        });
-    const Loop& loop = *std::prev(after);
-    loop.task(task - loop.first);
+  // A thread begins with one part of the whole: that is made of its parts of
+  // all loops.
+  struct Part {
+    int64_t first; // in the order of the whole
+    int64_t begin; // in the loop
+    const std::function<void(int64_t)>* task;
+  };
+  const int64_t shares = count_ > 1 ? threads() : 1;
+  std::vector<Part> parts;
+  int64_t first = 0;
+  for (int64_t share = 0; share < shares; ++share) {
+    for (const Loop& loop : loops_) {
+      const int64_t begin = loop.count * share / shares;
+      const int64_t end = loop.count * (share + 1) / shares;
+      if (begin < end) {
+        parts.push_back({first, begin, &loop.task});
+        first += end - begin;
+      }
+    }
+  }
+  for_tasks(count_, [&](int64_t i) {
+    const Part& part = *std::prev(std::upper_bound(
+        parts.begin(), parts.end(), i, [](int64_t task, const Part& p) {
+          return task < p.first;
+        }));
+    (*part.task)(part.begin + i - part.first);
   });
   loops_.clear();
   count_ = 0;

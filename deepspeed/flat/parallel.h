@@ -87,7 +87,7 @@ class TaskList {
 
  private:
   struct Loop {
-    int64_t first; // its task 0 in the list
+    int64_t count;
     std::function<void(int64_t)> task;
   };
   std::vector<Loop> loops_;

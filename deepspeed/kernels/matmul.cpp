@@ -15,7 +15,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/matmul.cpp"
 #include <hwy/foreach_target.h>
 
-#include "deepspeed/kernels/gelu_inl.h"
+#include "deepspeed/kernels/matmul_finish_inl.h"
 #include "deepspeed/kernels/matmul_pack_inl.h"
 
 namespace deepspeed::kernels {
@@ -31,6 +31,8 @@ constexpr int64_t kMaxRows = 960;
 constexpr int64_t kMaxColumns = 256;
 // Blocks of no more rows are cut into columns.
 constexpr int64_t kFewRows = 48;
+// Rows that lie multiples of this apart are packed.
+constexpr int64_t kAliasBytes = 2048;
 // Tiles of AVX-512 fit into these multiples without a rest; others are padded.
 constexpr int64_t kRowMultiple = 12;
 constexpr int64_t kColumnMultiple = 32;
@@ -43,102 +45,6 @@ HWY_BEFORE_NAMESPACE();
 #pragma GCC target("avx512bf16") // see matmul_tile_inl.h
 #endif
 namespace deepspeed::kernels::HWY_NAMESPACE {
-
-// A part of the result.
-struct Place {
-  int64_t row;
-  int64_t column;
-  int64_t rows;
-  int64_t columns;
-};
-
-// Where the sums over parts of the depth gather: in the result where that is
-// fp32, else in a buffer until the last part.
-struct Sums {
-  float* data;
-  int64_t row;
-  bool first; // nothing has been summed yet
-  bool last;
-};
-
-// Stores elements of the result.
-template <typename Unit, typename Out, typename Size>
-HWY_INLINE void store_result(V x, Out* to, Size size) {
-  store(x, to, size);
-}
-#if HWY_TARGET == HWY_AVX3
-template <>
-HWY_INLINE void store_result<Pairs>(V x, BFloat16* to, Full) {
-  const __m256bh bits = _mm512_cvtneps_pbh(x.raw);
-  std::memcpy(to, &bits, sizeof(bits));
-}
-#endif
-
-// The last thing that is done to elements of the result, those at `at`.
-template <typename Unit, typename T, typename Out, typename Size>
-HWY_INLINE V
-through_gelu(const Matmul<T, Out>& args, V x, int64_t at, Size size) {
-  if (args.gelu_derivative != nullptr) {
-    const Gelu result = gelu(x);
-    store_result<Unit>(result.derivative, args.gelu_derivative + at, size);
-    return result.value;
-  }
-  return args.gate == nullptr ? x : hn::Mul(x, load(args.gate + at, size));
-}
-
-// The sums of a tile, scaled, become a part of the result.
-template <typename Unit, typename T, typename Out>
-HWY_INLINE void finish_tile(
-    const Matmul<T, Out>& args,
-    const float* tile,
-    Place place,
-    Sums sums) {
-  constexpr bool kInPlace = std::is_same_v<Out, float>;
-  const bool add = args.accumulate && (kInPlace ? sums.first : sums.last);
-  const bool add_bias = args.bias != nullptr && sums.first;
-  for (int64_t i = 0; i < place.rows; ++i) {
-    Out* out = args.out + (place.row + i) * args.out_row + place.column;
-    float* partial = sums.data + i * sums.row;
-    for_vectors(place.columns, [&](int64_t j, auto part) HWY_ATTR {
-      V x = load(tile + i * kTileColumns + j, part);
-      if (add_bias) {
-        x = hn::Add(x, load(args.bias + place.column + j, part));
-      }
-      if (!sums.first) {
-        x = hn::Add(load(partial + j, part), x);
-      }
-      if (add) {
-        x = hn::Add(load(out + j, part), x);
-      }
-      if (sums.last) {
-        x = through_gelu<Unit>(args, x, out + j - args.out, part);
-      }
-      if (kInPlace || sums.last) {
-        store_result<Unit>(x, out + j, part);
-      } else {
-        store(x, partial + j, part);
-      }
-    });
-  }
-}
-
-// Whether whole tiles need nothing but their sums, and whether these bypass the
-// caches.
-struct Direct {
-  template <typename T, typename Out>
-  Direct(const Matmul<T, Out>& args, Sums sums) {
-    if constexpr (std::is_same_v<Out, float>) {
-      constexpr int64_t kBytes = kLanes * sizeof(float);
-      allowed = sums.first && !args.accumulate && args.bias == nullptr &&
-          args.gelu_derivative == nullptr && args.gate == nullptr;
-      streams = allowed && sums.last && args.streams &&
-          args.out_row % kLanes == 0 &&
-          reinterpret_cast<uintptr_t>(args.out) % kBytes == 0;
-    }
-  }
-  bool allowed = false;
-  bool streams = false;
-};
 
 // Asks for the memory of a tile of the result, to write to: a store would wait
 // for it.
@@ -153,65 +59,145 @@ HWY_INLINE void claim(const Matmul<T, Out>& args, Place tile) {
   }
 }
 
-// Shares out what is asked for over the tiles of a block.
+// Shares out what is asked for over the tiles of a block: one of its ranges
+// after the other gets a tile.
 class AheadOfTiles {
  public:
   AheadOfTiles(const MatmulAhead& ahead, int64_t first_tile, int64_t tiles)
       : ahead_(ahead),
-        tile_(first_tile),
-        bytes_(ahead.bytes / HWY_MAX(tiles / ahead.count, 1) + 1) {}
+        bytes_(ahead.bytes / HWY_MAX(tiles / ahead.count, 1) + 1),
+        begin_(first_tile / ahead.count * bytes_),
+        range_(first_tile % ahead.count) {}
 
   HWY_INLINE Ahead of_next_tile(int64_t units) {
-    const int64_t range = tile_ % ahead_.count;
-    const int64_t begin = tile_ / ahead_.count * bytes_;
-    ++tile_;
-    return {
-        static_cast<const char*>(ahead_.ranges[range]) + begin,
-        bytes_ / (2 * units) + 1};
+    const Ahead now = {
+        static_cast<const char*>(ahead_.ranges[range_]) + begin_, step(units)};
+    if (++range_ == ahead_.count) {
+      range_ = 0;
+      begin_ += bytes_;
+    }
+    return now;
   }
 
  private:
+  // Divided once: all tiles but those of the last part of the depth are alike.
+  HWY_INLINE int64_t step(int64_t units) {
+    if (units != units_) {
+      units_ = units;
+      step_ = bytes_ / (2 * units) + 1;
+    }
+    return step_;
+  }
+
   MatmulAhead ahead_;
-  int64_t tile_;
   int64_t bytes_; // for each tile
+  int64_t begin_; // in the range
+  int64_t range_;
+  int64_t units_ = 0;
+  int64_t step_ = 1;
 };
 
-// The tiles of one packed block of rows.
+// Rows of the left operand, for tiles: in place, but for the last ones that do
+// not fill a tile, or all packed.
+class LeftRows {
+ public:
+  template <typename Unit, typename T>
+  LeftRows(Unit, const Lines<T>& rows, int64_t units, float* packed)
+      : in_place_(whole_rows(Unit(), rows)),
+        place_{
+            reinterpret_cast<const float*>(rows.data),
+            rows.line / Unit::kElements,
+            1},
+        packed_(packed),
+        pitch_(panel_pitch<kTileRows>(units)) {
+    if (in_place_ < rows.count) {
+      Lines<T> rest = rows;
+      rest.data += in_place_ * rows.line;
+      rest.count -= in_place_;
+      pack<Unit, kTileRows>(rest, packed);
+    }
+  }
+
+  // From row i on, a multiple of kTileRows.
+  HWY_INLINE Left panel(int64_t i) const {
+    if (i < in_place_) {
+      return {place_.data + i * place_.line, place_.line, place_.unit};
+    }
+    return {packed_ + (i - in_place_) / kTileRows * pitch_, 1, kTileRows};
+  }
+
+ private:
+  // How many can be read in place: those of whole tiles, if their elements are
+  // units already and do not all fall into the same few sets of the cache.
+  template <typename Unit, typename T>
+  static HWY_INLINE int64_t whole_rows(Unit, const Lines<T>& rows) {
+    constexpr int64_t kElements = Unit::kElements;
+    const int64_t bytes = rows.line * int64_t{sizeof(T)};
+    const bool fits = kElements * sizeof(T) == sizeof(float) &&
+        rows.along == 1 && rows.line % kElements == 0 &&
+        rows.depth % kElements == 0 &&
+        reinterpret_cast<uintptr_t>(rows.data) % sizeof(float) == 0 &&
+        bytes % kAliasBytes != 0;
+    return fits ? rows.count / kTileRows * kTileRows : 0;
+  }
+
+  int64_t in_place_;
+  Left place_;
+  const float* packed_;
+  int64_t pitch_;
+};
+
+// The tiles of one block of rows.
 template <typename Unit, typename T, typename Out>
 HWY_INLINE void multiply_tiles(
     const Matmul<T, Out>& args,
-    Panels packed,
+    const LeftRows& left,
+    const float* right,
+    int64_t units,
     Place place,
     Sums sums,
     AheadOfTiles& ahead) {
   alignas(64) float tile[kTileRows * kTileColumns];
-  const Direct direct(args, sums);
-  const int64_t units = packed.units;
+  const Finish finish = finish_of(args, sums);
   // A panel of rows stays in the L1 cache, those of columns stream past it.
   for (int64_t i = 0; i < place.rows; i += kTileRows) {
     const int64_t rows = HWY_MIN(place.rows - i, kTileRows);
     for (int64_t j = 0; j < place.columns; j += kTileColumns) {
       const int64_t columns = HWY_MIN(place.columns - j, kTileColumns);
       const Panels panels = {
-          packed.left + i / kTileRows * panel_pitch<kTileRows>(units),
-          packed.right + j / kTileColumns * panel_pitch<kTileColumns>(units),
+          left.panel(i),
+          right + j / kTileColumns * panel_pitch<kTileColumns>(units),
           units};
       const Ahead now = ahead.of_next_tile(units);
       Sums here = sums;
       here.data += i * sums.row + j;
-      if (!direct.streams) {
-        claim(args, {place.row + i, place.column + j, rows, columns});
+      const Place at = {place.row + i, place.column + j, rows, columns};
+      if (finish != Finish::past_caches) {
+        claim(args, at);
       }
-      if (!direct.allowed || rows < kTileRows || columns < kTileColumns) {
-        multiply_rows<Unit>(rows, panels, args.scale, now, tile, kTileColumns);
-        finish_tile<Unit>(
-            args, tile, {place.row + i, place.column + j, rows, columns}, here);
-      } else if (direct.streams) {
-        multiply_tile<Unit, true, kTileRows>(
-            panels, args.scale, now, here.data, here.row);
+      if (finish == Finish::in_buffer || rows < kTileRows ||
+          columns < kTileColumns) {
+        multiply_rows<Unit>(
+            rows, panels, args.scale, now, Floats<false>{tile, kTileColumns});
+        finish_tile<Unit>(args, tile, at, here);
+      } else if (finish == Finish::result) {
+        const int64_t first = at.row * args.out_row + at.column;
+        multiply_tile<Unit, kTileRows>(
+            panels,
+            args.scale,
+            now,
+            Result<Unit, T, Out>{
+                args.gate == nullptr ? nullptr : args.gate + first,
+                args.bias == nullptr ? nullptr : args.bias + at.column,
+                args.accumulate,
+                args.out + first,
+                args.out_row});
+      } else if (finish == Finish::past_caches) {
+        multiply_tile<Unit, kTileRows>(
+            panels, args.scale, now, Floats<true>{here.data, here.row});
       } else {
-        multiply_tile<Unit, false, kTileRows>(
-            panels, args.scale, now, here.data, here.row);
+        multiply_tile<Unit, kTileRows>(
+            panels, args.scale, now, Floats<false>{here.data, here.row});
       }
     }
   }
@@ -284,8 +270,7 @@ HWY_NOINLINE void multiply_block(
   }
   for (int64_t k = 0; !sums.last; k += kElements) {
     const int64_t depth = HWY_MIN(args.depth - k, kElements);
-    const Panels packed = {
-        left, right, round_up(depth, Unit::kElements) / Unit::kElements};
+    const int64_t part = round_up(depth, Unit::kElements) / Unit::kElements;
     sums.first = k == 0;
     sums.last = k + kElements >= args.depth;
     const MatmulOperand<T> columns = part_of(args.right, k, block.column);
@@ -298,12 +283,21 @@ HWY_NOINLINE void multiply_block(
       const int64_t rows = HWY_MIN(block.rows - i, left_rows);
       const int64_t row = block.row + i;
       const MatmulOperand<T> lines = part_of(args.left, row, k);
-      pack<Unit, kTileRows>(
-          Lines<T>{lines.data, rows, lines.row, depth, lines.column}, left);
+      const LeftRows tiles(
+          Unit(),
+          Lines<T>{lines.data, rows, lines.row, depth, lines.column},
+          part,
+          left);
       Sums here = sums;
       here.data += i * sums.row;
       multiply_tiles<Unit>(
-          args, packed, {row, block.column, rows, block.columns}, here, ahead);
+          args,
+          tiles,
+          right,
+          part,
+          {row, block.column, rows, block.columns},
+          here,
+          ahead);
     }
   }
   hwy::FlushStream();

@@ -1,9 +1,5 @@
 // The tile of a matrix product that stays in registers, and what its operands
 // are packed into; included again for each instruction set.
-//
-// Panels hold units of 32 bits: an element widened to float, or, where the
-// processor multiplies them, two bfloat16 that follow each other along the
-// depth. So one layout and one way of packing serve both.
 #if defined(DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
 #undef DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
@@ -11,7 +7,7 @@
 #define DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
 #endif
 
-#include "deepspeed/kernels/float16_inl.h"
+#include "deepspeed/kernels/matmul_units_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -32,80 +28,22 @@ HWY_INLINE int64_t panel_pitch(int64_t units) {
   return units * kWidth + 16;
 }
 
-// A unit is one element, widened.
-template <typename Element>
-struct Widened {
-  using T = Element;
-  static constexpr int64_t kElements = 1;
-
-  // Units that follow each other along the depth.
-  static HWY_INLINE V along(const T* p) {
-    return load(p, Full());
-  }
-  // Units beside each other, one for each element from p on.
-  template <typename Size>
-  static HWY_INLINE V across(const T* p, const T* /*next*/, Size size) {
-    return load(p, size);
-  }
-  static HWY_INLINE float one(const T* p, const T* /*next*/) {
-    return static_cast<float>(*p);
-  }
-};
-
-// A unit is two bfloat16: the element and the next one along the depth, which
-// is zero (`next` null) past the end.
-struct Pairs {
-  using T = BFloat16;
-  static constexpr int64_t kElements = 2;
-
-  static HWY_INLINE V along(const T* p) {
-    return load(reinterpret_cast<const float*>(p), Full());
-  }
-  template <typename Size>
-  static HWY_INLINE V across(const T* p, const T* next, Size size) {
-    const V high = next == nullptr ? zero() : load(next, size);
-    return hn::BitCast(D(), hn::Or(hn::BitCast(DU(), high), bits(p, size)));
-  }
-  static HWY_INLINE VU bits(const T* p, Full) {
-    const auto* from = reinterpret_cast<const uint16_t*>(p);
-    return hn::PromoteTo(DU(), hn::LoadU(D16(), from));
-  }
-  static HWY_INLINE VU bits(const T* p, Part part) {
-    T buffer[kLanes] = {};
-    std::memcpy(buffer, p, part.count * sizeof(T));
-    return bits(buffer, Full());
-  }
-  static HWY_INLINE float one(const T* p, const T* next) {
-    T pair[2] = {*p, next == nullptr ? T(0.0f) : *next};
-    float unit;
-    std::memcpy(&unit, pair, sizeof(unit));
-    return unit;
-  }
-};
-
-// GCC makes bfloat16 instructions of these functions only where it is told to,
-// by the intrinsic: the others run without them.
 #if HWY_TARGET == HWY_AVX3
 #pragma GCC push_options
-#pragma GCC target("avx512bf16")
+#pragma GCC target("avx512bf16") // see matmul_units_inl.h
 #endif
 
-template <typename Element>
-HWY_INLINE V multiply_add(Widened<Element>, V a, V b, V sum) {
-  return hn::MulAdd(a, b, sum);
-}
-#if HWY_TARGET == HWY_AVX3
-HWY_INLINE V multiply_add(Pairs, V a, V b, V sum) {
-  return V{_mm512_dpbf16_ps(
-      sum.raw,
-      reinterpret_cast<__m512bh>(a.raw),
-      reinterpret_cast<__m512bh>(b.raw))};
-}
-#endif
+// Lines of the left operand: unit k of line i at data[i * line + k * unit]. In
+// a panel, or where the operand itself is laid out like that.
+struct Left {
+  const float* data;
+  int64_t line;
+  int64_t unit;
+};
 
-// One panel of each operand.
+// The operands of a tile: lines, and one panel.
 struct Panels {
-  const float* left;
+  Left left;
   const float* right;
   int64_t units;
 };
@@ -117,17 +55,37 @@ struct Ahead {
   int64_t step;
 };
 
-// The first kRows rows of scale * left panel x right panel; out_row is the
-// distance of rows of `out`. kStream: past the caches; `out` and its rows are
-// aligned to vectors.
-template <typename Unit, bool kStream, int64_t kRows>
+// Where a tile goes: rows of floats, `row` apart. kPastCaches: `to` and its
+// rows are aligned to vectors.
+template <bool kPastCaches>
+struct Floats {
+  float* to;
+  int64_t row;
+
+  HWY_INLINE void operator()(V x, int64_t i, int64_t j) const {
+    if constexpr (kPastCaches) {
+      hn::Stream(x, D(), to + i * row + j);
+    } else {
+      store(x, to + i * row + j, Full());
+    }
+  }
+};
+
+// The first kRows rows of scale * left panel x right panel: finish(x, i, j)
+// gets the vector at row i, column j.
+template <typename Unit, int64_t kRows, typename Finish>
 HWY_NOINLINE void multiply_tile(
-    Panels panels,
+    const Panels& panels,
     float scale,
-    Ahead ahead,
-    float* HWY_RESTRICT out,
-    int64_t out_row) {
-  const float* HWY_RESTRICT left = panels.left;
+    const Ahead& ahead,
+    const Finish& finish) {
+  static_assert(kRows % 4 == 0);
+  const float* left[kRows / 4];
+  for (int64_t i = 0; i < kRows / 4; ++i) {
+    left[i] = panels.left.data + 4 * i * panels.left.line;
+  }
+  const int64_t line = panels.left.line;
+  const int64_t unit = panels.left.unit;
   const float* HWY_RESTRICT right = panels.right;
   const int64_t units = panels.units;
   V sum[kRows][kVectors];
@@ -148,24 +106,22 @@ HWY_NOINLINE void multiply_tile(
     }
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kRows; ++i) {
-      const V row = set(left[k * kTileRows + i]);
+      const V row = set(left[i / 4][i % 4 * line]);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kVectors; ++j) {
         sum[i][j] = multiply_add(Unit(), row, columns[j], sum[i][j]);
       }
+    }
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kRows / 4; ++i) {
+      left[i] += unit;
     }
   }
 #pragma GCC unroll 12
   for (int64_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kVectors; ++j) {
-      const V x = hn::Mul(set(scale), sum[i][j]);
-      float* to = out + i * out_row + j * kLanes;
-      if constexpr (kStream) {
-        hn::Stream(x, D(), to);
-      } else {
-        store(x, to, Full());
-      }
+      finish(hn::Mul(set(scale), sum[i][j]), i, j * kLanes);
     }
   }
 }
@@ -173,14 +129,14 @@ HWY_NOINLINE void multiply_tile(
 // The same for at least the first `rows` rows: a panel may end with less than a
 // tile's.
 template <typename Unit, typename... Rest>
-HWY_INLINE void multiply_rows(int64_t rows, Rest... rest) {
+HWY_INLINE void multiply_rows(int64_t rows, const Rest&... rest) {
   constexpr int64_t kMiddle = HWY_MIN(kTileRows, 8);
   if (rows > kMiddle) {
-    multiply_tile<Unit, false, kTileRows>(rest...);
+    multiply_tile<Unit, kTileRows>(rest...);
   } else if (rows > 4) {
-    multiply_tile<Unit, false, kMiddle>(rest...);
+    multiply_tile<Unit, kMiddle>(rest...);
   } else {
-    multiply_tile<Unit, false, 4>(rest...);
+    multiply_tile<Unit, 4>(rest...);
   }
 }
 
