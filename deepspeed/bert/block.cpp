@@ -9,12 +9,36 @@ using torch::autograd::variable_list;
 
 // Carries the block through the context, which holds IValues.
 struct BlockHolder : torch::CustomClassHolder {
-  BlockHolder(std::shared_ptr<Block> b, const BlockParameters* p)
-      : block(std::move(b)), parameters(p) {}
+  BlockHolder(
+      std::shared_ptr<Block> b,
+      const BlockParameters* p,
+      std::vector<size_t> n)
+      : block(std::move(b)), parameters(p), nodes(std::move(n)) {}
 
   std::shared_ptr<Block> block;
   const BlockParameters* parameters;
+  std::vector<size_t> nodes; // parameters that are part of the graph
 };
+
+// The parameters that autograd must come to after the block: a visit costs some
+// microseconds, in which the other threads idle. A graph needs one at its
+// start.
+std::vector<size_t> graph_nodes(
+    const at::Tensor& input,
+    const BlockParameters& parameters) {
+  std::vector<size_t> nodes;
+  for (size_t i = 0; i < parameters.tensors.size(); ++i) {
+    const flat::GradientSlot* slot =
+        parameters.slots.empty() ? nullptr : parameters.slots[i];
+    if (slot == nullptr || slot->is_awaited) {
+      nodes.push_back(i);
+    }
+  }
+  if (nodes.empty() && !(input.defined() && input.requires_grad())) {
+    nodes.push_back(0);
+  }
+  return nodes;
+}
 
 struct BlockFunction : public torch::autograd::Function<BlockFunction> {
   static at::Tensor forward(
@@ -40,8 +64,8 @@ struct BlockFunction : public torch::autograd::Function<BlockFunction> {
     variable_list inputs{
         holder.block->backward(output_gradients[0], gradients)};
     holder.block.reset(); // activations are not needed any more
-    for (at::Tensor& gradient : gradients.results()) {
-      inputs.push_back(std::move(gradient));
+    for (const size_t node : holder.nodes) {
+      inputs.push_back(std::move(gradients.results()[node]));
     }
     inputs.emplace_back();
     return inputs;
@@ -59,11 +83,16 @@ at::Tensor apply_block(
   }
   const auto optional_input =
       input.defined() ? std::optional<at::Tensor>(input) : std::nullopt;
-  const at::TensorList tensors = parameters.tensors;
+  std::vector<size_t> nodes = graph_nodes(input, parameters);
+  std::vector<at::Tensor> tensors;
+  for (const size_t node : nodes) {
+    tensors.push_back(parameters.tensors[node]);
+  }
   return BlockFunction::apply(
       optional_input,
-      tensors,
-      c10::make_intrusive<BlockHolder>(std::move(block), &parameters));
+      at::TensorList(tensors),
+      c10::make_intrusive<BlockHolder>(
+          std::move(block), &parameters, std::move(nodes)));
 }
 
 } // namespace deepspeed::bert

@@ -91,6 +91,9 @@ class DecoderBackward {
     args.accumulate = add;
     args.out = data<float>(sums_) + range * rows_ * hidden_;
     args.out_row = hidden_;
+    args.ahead.ranges[args.ahead.count++] =
+        data<T>(gradient_.weight) + end * hidden_;
+    args.ahead.bytes = args.depth * hidden_ * int64_t{sizeof(T)};
     multiply(args);
   }
 

@@ -33,6 +33,9 @@ struct GradientSlot {
   bool rows_come_last = false;
   // No gradient ever comes, and nobody waits for one. Set by the module.
   bool is_unused = false;
+  // Somebody waits for autograd to come to the parameter after the last writer
+  // of a backward pass: a hook there.
+  bool is_awaited = false;
   // Called by dense_is_complete(); empty where nobody wants to know.
   std::function<void()> on_dense;
   // Set by on_dense: the dense gradient is on its way, rows go here.

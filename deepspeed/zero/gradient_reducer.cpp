@@ -85,6 +85,7 @@ GradientReducer::~GradientReducer() {
     for (flat::FlatEntry& entry : state->group->entries()) {
       entry.slot.make_room = nullptr;
       entry.slot.on_dense = nullptr;
+      entry.slot.is_awaited = false;
     }
     try {
       if (state->work) {
@@ -107,6 +108,7 @@ void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
   // A node that runs once in a backward pass, when every use of the parameter
   // has contributed: to parameter.grad(), or straight to the slot.
   Hook hook;
+  entry.slot.is_awaited = true;
   hook.accumulator = torch::autograd::impl::grad_accumulator(entry.parameter);
   using torch::autograd::variable_list;
   hook.key = hook.accumulator->add_post_hook(
