@@ -36,7 +36,7 @@ TRIAL_STEPS = 3  # the last one counts
 BATCH_SIZE = 8
 # Steps between two lines of our log: what a user has, by default, is 10. The
 # norm of the gradient is computed for such a line only.
-LOG_EVERY = 5
+LOG_EVERY = 10
 
 
 class Comparison:
@@ -214,8 +214,8 @@ def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("shape", nargs="?", default="default", choices=list(SHAPES))
     parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--warm_up", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warm_up", type=int, default=10)
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"],
                         choices=["fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())

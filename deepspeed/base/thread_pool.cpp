@@ -14,7 +14,7 @@ namespace {
 
 // Longer than what lies between two loops of a training step, shorter than what
 // it would cost others.
-constexpr std::chrono::microseconds kSpinTime{50};
+constexpr std::chrono::microseconds kSpinTime{200};
 // Of some 10 to 50 ns each, after which the processor is offered to others.
 constexpr int kPatience = 2000;
 
