@@ -34,9 +34,9 @@ from bench_rows import BIN, DATA, PEERS, Run
 SHAPES = {"default": [6, 8, 512, 256], "base": [12, 12, 3072, 768]}
 TRIAL_STEPS = 3  # the last one counts
 BATCH_SIZE = 8
-# Steps between two lines of our log: what a user has, by default, is 10. The
-# norm of the gradient is computed for such a line only.
-LOG_EVERY = 10
+# Steps between two lines of our log: 10, as by default, where steps are short.
+# The norm of the gradient is computed for such a line only.
+LOG_EVERY = {"default": 10, "base": 1}
 
 
 class Comparison:
@@ -44,6 +44,7 @@ class Comparison:
         self.args = args
         self.folder = folder
         self.shape = SHAPES[args.shape]
+        self.log_every = LOG_EVERY[args.shape]
         self.batches_file = Path(folder) / "batches.jsonl"
         self.batches = bench_rows.write_batches(
             self.batches_file, args.steps, BATCH_SIZE)
@@ -71,7 +72,7 @@ class Comparison:
         # No checkpoint but the last, which is not timed.
         subprocess.run(
             [*self.ours_command(dtype), "--checkpoint_dir", out,
-             "--num_iterations", steps, "--log_every", str(LOG_EVERY)],
+             "--num_iterations", steps, "--log_every", str(self.log_every)],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=self.environment())
         (path,) = out.glob("*/metrics.jsonl")
@@ -80,10 +81,10 @@ class Comparison:
         for path in out.glob("*/checkpoint*"):
             path.unlink()
         for row in rows:
-            batches = self.batches[row["step"] - LOG_EVERY:row["step"]]
+            batches = self.batches[row["step"] - self.log_every:row["step"]]
             row["tokens"] = sum(len(batch["ids"]) for batch in batches)
             row["seconds"] = row["tokens"] / row["tokens_per_second"]
-        return Run(self.rate(rows, LOG_EVERY), rows[-1]["peak_memory_bytes"],
+        return Run(self.rate(rows, self.log_every), rows[-1]["peak_memory_bytes"],
                    [row["loss"] for row in rows], self.ours_first_step(dtype))
 
     def ours_first_step(self, dtype):
@@ -226,8 +227,9 @@ def parse():
     args = parser.parse_args()
     if args.warm_up >= args.steps:
         parser.error("--warm_up must be less than --steps")
-    if args.warm_up % LOG_EVERY or args.steps % LOG_EVERY:
-        parser.error(f"--warm_up and --steps must be multiples of {LOG_EVERY}")
+    every = LOG_EVERY[args.shape]
+    if args.warm_up % every or args.steps % every:
+        parser.error(f"--warm_up and --steps must be multiples of {every}")
     return args
 
 

@@ -106,6 +106,15 @@ class TrainBert(ProfileTest):
         self.assertRegex(run.err, r"Speed +[\d,]+ tokens/s, [\d.]+ % of the")
         self.assertIn("FLOPs utilization", (folder / "report.html").read_text())
 
+    def test_no_step_waits_for_data(self):
+        # The default width: its steps leave the prefetch thread time even where
+        # other programs have the processor. The first two steps are not traced.
+        trace = Trace(self.train(
+            "--num_iterations=10", "--profile=8", "--num_layers=6",
+            "--num_heads=8", "--ff_dim=512", "--h_dim=256"))
+        self.assertEqual(len(trace.named(r"step \d+")), 8)
+        self.assertEqual(trace.named("wait for data"), [])
+
     def test_short_runs_are_taken_from_the_start(self):
         for steps, names in ((9, ["step 1", "step 2", "step 3"]),
                              (2, ["step 2", "step 3"])):
