@@ -7,6 +7,8 @@
 #define DEEPSPEED_KERNELS_MATMUL_TILE_INL_H_
 #endif
 
+#include <cstring>
+
 #include "deepspeed/kernels/matmul_units_inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -40,6 +42,13 @@ struct Left {
   int64_t line;
   int64_t unit;
 };
+
+// A unit may be two elements of another type.
+HWY_INLINE V broadcast(const float* unit) {
+  float bits;
+  std::memcpy(&bits, unit, sizeof(bits));
+  return set(bits);
+}
 
 // The operands of a tile: lines, and one panel.
 struct Panels {
@@ -106,7 +115,7 @@ HWY_NOINLINE void multiply_tile(
     }
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kRows; ++i) {
-      const V row = set(left[i / 4][i % 4 * line]);
+      const V row = broadcast(left[i / 4] + i % 4 * line);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kVectors; ++j) {
         sum[i][j] = multiply_add(Unit(), row, columns[j], sum[i][j]);
