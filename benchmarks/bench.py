@@ -126,14 +126,14 @@ def program(args, option, name):
 
 def lengths(args, blocks, steps, warm_up):
     if args.quick:
-        blocks, steps, warm_up = 1, warm_up + 2, warm_up
+        blocks, steps = 1, 2 * warm_up
     return ["--blocks", str(blocks), "--steps", str(steps),
             "--warm_up", str(warm_up)]
 
 
 def train(args):
     return script("train_benchmark.py", "default", "--aa",
-                  *lengths(args, 4, 20, 5),
+                  *lengths(args, 4, 30, 10),
                   *program(args, "--train_bert", "train_bert.py"))
 
 
