@@ -269,6 +269,11 @@ std::vector<std::string> Rendezvous::exchange(
       const std::vector<uint8_t> value = store_->get(one);
       result.emplace_back(value.begin(), value.end());
     }
+    const std::string read = "deepspeed/" + name + "_read";
+    store_->add(read, 1);
+    if (rank_info_.rank == 0) {
+      wait_for_readers(read, rank_info_.world_size);
+    }
   });
   return result;
 }
@@ -300,6 +305,16 @@ bool Rendezvous::wait_for(const std::vector<std::string>& keys) const {
   return true;
 }
 
+// The store goes with rank 0, which may end at once if it does not like what it
+// read: then the others must have read it, too.
+void Rendezvous::wait_for_readers(const std::string& key, int64_t readers)
+    const {
+  constexpr int kTries = 3000; // of 1 ms: some seconds, then the store goes
+  for (int i = 0; i < kTries && store_->add(key, 0) < readers; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 void Rendezvous::fail_missing(const std::string& name) const {
   std::vector<int> joined;
   std::vector<int> missing;
@@ -312,12 +327,7 @@ void Rendezvous::fail_missing(const std::string& name) const {
       list_of(missing) + "; joined " + list_of(joined);
   if (rank_info_.rank == 0) {
     store_->set(kFailedKey, bytes(text));
-    constexpr int kTries = 60; // 3 s; then the store goes
-    const auto readers = static_cast<int64_t>(joined.size()) - 1;
-    for (int i = 0; i < kTries && store_->add(kFailedReadKey, 0) < readers;
-         ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
+    wait_for_readers(kFailedReadKey, static_cast<int64_t>(joined.size()) - 1);
   }
   throw Error(ExitCode::unavailable, text, "", kMissingHint);
 }

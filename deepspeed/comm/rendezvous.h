@@ -55,6 +55,7 @@ class Rendezvous {
   void guarded(const std::function<void()>& step) const;
   // False after the timeout. Throws when rank 0 has given up.
   bool wait_for(const std::vector<std::string>& keys) const;
+  void wait_for_readers(const std::string& key, int64_t readers) const;
   [[noreturn]] void fail_missing(const std::string& name) const;
 
   RankInfo rank_info_;
