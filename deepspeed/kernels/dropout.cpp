@@ -42,7 +42,7 @@ void bits(
     uint32_t row,
     int64_t columns,
     uint16_t* out) {
-  dropout_row(dropout, visit, row, columns, out);
+  dropout_row(dropout, PhiloxKeys(dropout.key), visit, row, columns, out);
 }
 
 template <typename T>
@@ -52,6 +52,7 @@ HWY_INLINE void drop_rows_range(
     int64_t end) {
   const VU threshold = hn::Set(DU(), args.dropout.threshold);
   const V scale = set(args.dropout.scale);
+  const PhiloxKeys keys(args.dropout.key);
   uint16_t* random = reinterpret_cast<uint16_t*>(
       scratch_floats(static_cast<size_t>(args.columns) / 2 + 1));
   for (int64_t row = begin; row < end; ++row) {
@@ -59,6 +60,7 @@ HWY_INLINE void drop_rows_range(
     T* y = args.y + row * args.columns;
     dropout_row(
         args.dropout,
+        keys,
         args.tokens.visit[row],
         args.tokens.position[row],
         args.columns,

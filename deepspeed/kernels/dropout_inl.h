@@ -14,24 +14,26 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-// The random numbers of columns [0, columns) of one row, see dropout.h.
+// The random numbers of columns [0, columns) of one row, see dropout.h. `keys`
+// are those of the dropout.
 HWY_INLINE void dropout_row(
-    const Dropout& dropout,
+    [[maybe_unused]] const Dropout& dropout,
+    [[maybe_unused]] const PhiloxKeys& keys,
     uint64_t visit,
     uint32_t row,
     int64_t columns,
     uint16_t* out) {
   int64_t column = 0;
 #if HWY_TARGET != HWY_SCALAR
-  constexpr int64_t kStep = kCounters * kBlockColumns;
+  constexpr int64_t kStep = kBlocks * kBlockColumns;
   for (; column + kStep <= columns; column += kStep) {
     const auto block = static_cast<uint32_t>(column / kBlockColumns);
-    philox_blocks(row, block, visit, dropout.key, out + column);
+    philox_blocks(row, block, visit, keys, out + column);
   }
   if (column < columns) {
     alignas(64) uint16_t rest[kStep];
     const auto block = static_cast<uint32_t>(column / kBlockColumns);
-    philox_blocks(row, block, visit, dropout.key, rest);
+    philox_blocks(row, block, visit, keys, rest);
     std::memcpy(out + column, rest, (columns - column) * sizeof(uint16_t));
   }
 #else

@@ -43,6 +43,7 @@ HWY_INLINE void embedding_forward_range(
   float* sum = scratch_floats(static_cast<size_t>(2 * hidden));
   uint16_t* random = reinterpret_cast<uint16_t*>(sum + hidden);
   const bool dropping = args.dropout.active();
+  const PhiloxKeys keys(args.dropout.key);
   const VU threshold = hn::Set(DU(), args.dropout.threshold);
   const V scale = set(args.dropout.scale);
   for (int64_t token = begin; token < end; ++token) {
@@ -54,6 +55,7 @@ HWY_INLINE void embedding_forward_range(
     if (dropping) {
       dropout_row(
           args.dropout,
+          keys,
           args.tokens.visit[token],
           args.tokens.position[token],
           hidden,

@@ -17,11 +17,13 @@ namespace deepspeed::kernels::HWY_NAMESPACE {
 // Draws the row's random numbers into memory for `hidden` of them.
 HWY_INLINE void draw_row(
     const Dropout& dropout,
+    const PhiloxKeys& keys,
     const TokenKeys& tokens,
     int64_t row,
     int64_t hidden,
     uint16_t* random) {
-  dropout_row(dropout, tokens.visit[row], tokens.position[row], hidden, random);
+  dropout_row(
+      dropout, keys, tokens.visit[row], tokens.position[row], hidden, random);
 }
 
 // sum[i] = residual + dropout(x + bias); returns its lane-wise sums.
@@ -60,10 +62,11 @@ HWY_INLINE void layer_norm_forward_range(
   const int64_t hidden = args.hidden;
   float* sum = scratch_floats(static_cast<size_t>(2 * hidden));
   uint16_t* random = reinterpret_cast<uint16_t*>(sum + hidden);
+  const PhiloxKeys keys(args.dropout.key);
   for (int64_t row = begin; row < end; ++row) {
     V total;
     if (args.dropout.active()) {
-      draw_row(args.dropout, args.tokens, row, hidden, random);
+      draw_row(args.dropout, keys, args.tokens, row, hidden, random);
       total = add_row<true>(args, row, random, sum);
     } else {
       total = add_row<false>(args, row, random, sum);
@@ -133,9 +136,10 @@ HWY_INLINE void layer_norm_backward_range(
     int64_t end) {
   uint16_t* random = reinterpret_cast<uint16_t*>(
       scratch_floats(static_cast<size_t>(args.hidden)));
+  const PhiloxKeys keys(args.dropout.key);
   for (int64_t row = begin; row < end; ++row) {
     if (args.dropout.active() && args.dx != nullptr) {
-      draw_row(args.dropout, args.tokens, row, args.hidden, random);
+      draw_row(args.dropout, keys, args.tokens, row, args.hidden, random);
       backward_row<true>(args, row, random);
     } else {
       backward_row<false>(args, row, random);

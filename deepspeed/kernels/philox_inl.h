@@ -27,6 +27,18 @@ HWY_INLINE void philox_block(
   }
 }
 
+// The key of each round, in memory: there it can be an operand of all lanes.
+struct PhiloxKeys {
+  HWY_INLINE explicit PhiloxKeys(base::PhiloxKey key) {
+    for (uint32_t round = 0; round < base::kPhiloxRounds; ++round) {
+      words[round][0] = key[0] + round * base::kPhiloxWeyl0;
+      words[round][1] = key[1] + round * base::kPhiloxWeyl1;
+    }
+  }
+
+  uint64_t words[base::kPhiloxRounds][2];
+};
+
 #if HWY_TARGET != HWY_SCALAR
 using D64 = hn::ScalableTag<uint64_t>;
 using V64 = hn::Vec<D64>;
@@ -45,45 +57,83 @@ struct PhiloxLanes {
   V64 c3;
 };
 
-// The rounds from kFirst on; `key` is that of round 0.
+// Counters that are drawn side by side: a round waits for the one before it.
+constexpr int64_t kSideBySide = 2;
+// Blocks that are drawn together.
+constexpr int64_t kBlocks = kSideBySide * kCounters;
+
+// The rounds from kFirst on.
 template <int kFirst>
-HWY_INLINE void philox_rounds(PhiloxLanes& x, base::PhiloxKey key) {
+HWY_INLINE void philox_rounds(
+    PhiloxLanes (&x)[kSideBySide],
+    const PhiloxKeys& keys) {
   const D64 d;
   const VU multiplier0 = hn::Set(DU(), base::kPhiloxMultiplier0);
   const VU multiplier1 = hn::Set(DU(), base::kPhiloxMultiplier1);
 #pragma GCC unroll 10
   for (uint32_t round = kFirst; round < base::kPhiloxRounds; ++round) {
-    const V64 product0 = multiply_low_words(x.c0, multiplier0);
-    const V64 product1 = multiply_low_words(x.c2, multiplier1);
-    const V64 high0 = hn::ShiftRight<32>(product0);
-    const V64 high1 = hn::ShiftRight<32>(product1);
-    const V64 key0 = hn::Set(d, key[0] + round * base::kPhiloxWeyl0);
-    const V64 key1 = hn::Set(d, key[1] + round * base::kPhiloxWeyl1);
-    x.c0 = hn::Xor(hn::Xor(high1, x.c1), key0);
-    x.c2 = hn::Xor(hn::Xor(high0, x.c3), key1);
-    x.c1 = product1;
-    x.c3 = product0;
+    const V64 key0 = hn::Set(d, keys.words[round][0]);
+    const V64 key1 = hn::Set(d, keys.words[round][1]);
+#pragma GCC unroll 2
+    for (PhiloxLanes& lanes : x) {
+      const V64 product0 = multiply_low_words(lanes.c0, multiplier0);
+      const V64 product1 = multiply_low_words(lanes.c2, multiplier1);
+      const V64 high0 = hn::ShiftRight<32>(product0);
+      const V64 high1 = hn::ShiftRight<32>(product1);
+      lanes.c0 = hn::Xor3(high1, lanes.c1, key0);
+      lanes.c2 = hn::Xor3(high0, lanes.c3, key1);
+      lanes.c1 = product1;
+      lanes.c3 = product0;
+    }
   }
 }
 
-// kCounters blocks from `block` on, of one row.
+// The 32-bit words of `even` and `odd`, alternating.
+HWY_INLINE V64 alternate(V64 even, V64 odd) {
+  return hn::BitCast(
+      D64(),
+      hn::OddEven(
+          hn::BitCast(DU(), hn::ShiftLeft<32>(odd)), hn::BitCast(DU(), even)));
+}
+
+// In such an order that the interleaved halves of two vectors, 128 bits wise,
+// hold 0, 1, 2 and so on.
+HWY_INLINE V64 order_of_blocks() {
+  const V64 lane = hn::Iota(D64(), uint64_t{0});
+  const V64 odd = hn::And(lane, hn::Set(D64(), 1));
+  const V64 first_odd = hn::Set(D64(), kCounters / 2);
+  return hn::Add(
+      hn::ShiftRight<1>(lane),
+      hn::And(hn::Sub(hn::Zero(D64()), odd), first_odd));
+}
+
+// kBlocks blocks from `block` on, of one row.
 HWY_INLINE void philox_blocks(
     uint32_t row,
     uint32_t block,
     uint64_t visit,
-    base::PhiloxKey key,
+    const PhiloxKeys& keys,
     uint16_t* out) {
   const D64 d;
-  PhiloxLanes x{
-      hn::Set(d, row),
-      hn::Iota(d, block),
-      hn::Set(d, visit & 0xffffffff),
-      hn::Set(d, visit >> 32)};
-  philox_rounds<0>(x, key);
-  const V64 low_half = hn::Set(d, 0xffffffff);
-  const V64 words01 = hn::Or(hn::And(x.c0, low_half), hn::ShiftLeft<32>(x.c1));
-  const V64 words23 = hn::Or(hn::And(x.c2, low_half), hn::ShiftLeft<32>(x.c3));
-  hn::StoreInterleaved2(words01, words23, d, reinterpret_cast<uint64_t*>(out));
+  PhiloxLanes x[kSideBySide];
+  for (int64_t i = 0; i < kSideBySide; ++i) {
+    x[i] = {
+        hn::Set(d, row),
+        hn::Add(
+            hn::Set(d, static_cast<uint64_t>(block + i * kCounters)),
+            order_of_blocks()),
+        hn::Set(d, visit & 0xffffffff),
+        hn::Set(d, visit >> 32)};
+  }
+  philox_rounds<0>(x, keys);
+  auto* to = reinterpret_cast<uint64_t*>(out);
+  for (const PhiloxLanes& lanes : x) {
+    const V64 words01 = alternate(lanes.c0, lanes.c1);
+    const V64 words23 = alternate(lanes.c2, lanes.c3);
+    hn::StoreU(hn::InterleaveLower(d, words01, words23), d, to);
+    hn::StoreU(hn::InterleaveUpper(d, words01, words23), d, to + kCounters);
+    to += 2 * kCounters;
+  }
 }
 
 // The random numbers of kLanes rows from `row` on, a block of eight columns at
@@ -91,30 +141,28 @@ HWY_INLINE void philox_blocks(
 class RowBlocks {
  public:
   HWY_INLINE RowBlocks(const Dropout& dropout, uint64_t visit, uint32_t row)
-      : key_(dropout.key) {
+      : keys_(dropout.key) {
     // What the rounds 0 and 1 do with a block is the same for all rows, and
     // what they do with a row the same for all blocks.
     const D64 d;
     const VU multiplier0 = hn::Set(DU(), base::kPhiloxMultiplier0);
     const VU multiplier1 = hn::Set(DU(), base::kPhiloxMultiplier1);
     const uint64_t product1 = (visit & 0xffffffff) * base::kPhiloxMultiplier1;
-    block_key_ = static_cast<uint32_t>(product1 >> 32) ^ key_[0];
+    block_key_ = static_cast<uint32_t>(product1 >> 32) ^ dropout.key[0];
     for (uint64_t odd = 0; odd < 2; ++odd) {
       const V64 rows = hn::Add(
           hn::Set(d, row + odd), hn::ShiftLeft<1>(hn::Iota(d, uint64_t{0})));
       const V64 row_product = multiply_low_words(rows, multiplier0);
       const V64 c2 = hn::Xor(
-          hn::ShiftRight<32>(row_product), hn::Set(d, (visit >> 32) ^ key_[1]));
+          hn::ShiftRight<32>(row_product),
+          hn::Set(d, (visit >> 32) ^ keys_.words[0][1]));
       const V64 second_product = multiply_low_words(c2, multiplier1);
       PhiloxLanes& x = rows_[odd];
       x.c0 = hn::Xor(
           hn::ShiftRight<32>(second_product),
-          hn::Set(
-              d,
-              static_cast<uint32_t>(product1) ^
-                  (key_[0] + base::kPhiloxWeyl0)));
+          hn::Set(d, static_cast<uint32_t>(product1 ^ keys_.words[1][0])));
       x.c1 = second_product;
-      x.c2 = hn::Xor(row_product, hn::Set(d, key_[1] + base::kPhiloxWeyl1));
+      x.c2 = hn::Xor(row_product, hn::Set(d, keys_.words[1][1]));
     }
   }
 
@@ -124,29 +172,23 @@ class RowBlocks {
     const D64 d;
     const uint64_t product =
         uint64_t{block ^ block_key_} * base::kPhiloxMultiplier0;
-    PhiloxLanes x[2] = {rows_[0], rows_[1]};
-#pragma GCC unroll 2
+    PhiloxLanes x[kSideBySide] = {rows_[0], rows_[1]};
     for (PhiloxLanes& part : x) {
       part.c2 = hn::Xor(part.c2, hn::Set(d, product >> 32));
       part.c3 = hn::Set(d, product & 0xffffffff);
-      philox_rounds<2>(part, key_);
     }
-    words[0] = both(x[0].c0, x[1].c0);
-    words[1] = both(x[0].c1, x[1].c1);
-    words[2] = both(x[0].c2, x[1].c2);
-    words[3] = both(x[0].c3, x[1].c3);
+    philox_rounds<2>(x, keys_);
+    words[0] = hn::BitCast(DU(), alternate(x[0].c0, x[1].c0));
+    words[1] = hn::BitCast(DU(), alternate(x[0].c1, x[1].c1));
+    words[2] = hn::BitCast(DU(), alternate(x[0].c2, x[1].c2));
+    words[3] = hn::BitCast(DU(), alternate(x[0].c3, x[1].c3));
   }
 
  private:
-  static HWY_INLINE VU both(V64 even, V64 odd) {
-    return hn::OddEven(
-        hn::BitCast(DU(), hn::ShiftLeft<32>(odd)), hn::BitCast(DU(), even));
-  }
-
-  base::PhiloxKey key_;
+  PhiloxKeys keys_;
   uint32_t block_key_; // the low half of the product in round 1 comes from it
-  PhiloxLanes
-      rows_[2]; // after round 1, of the even and odd rows, without block
+  // After round 1, of the even and odd rows, without block.
+  PhiloxLanes rows_[kSideBySide];
 };
 #else
 class RowBlocks {
