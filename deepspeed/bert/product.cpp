@@ -9,14 +9,13 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/bert/dispatch.h"
 #include "deepspeed/bert/functional.h"
-#include "deepspeed/kernels/isa.h"
 #include "deepspeed/kernels/matmul.h"
 
 namespace deepspeed::bert {
 namespace {
 
 // Intel's processors run libtorch's products (MKL) in fp32 as fast as ours or
-// faster; others, AMD's among them, do not. Tiles are libtorch's, too.
+// faster; others, AMD's among them, do not.
 bool has_fast_mkl() {
   static const bool has = __builtin_cpu_is("intel");
   return has;
@@ -158,14 +157,7 @@ bool has_own_product(at::ScalarType dtype) {
   if (chosen_products() && dtype != at::kHalf) {
     return *chosen_products();
   }
-  switch (dtype) {
-    case at::kFloat:
-      return !has_fast_mkl();
-    case at::kBFloat16:
-      return !kernels::has_tiles();
-    default:
-      return true;
-  }
+  return dtype != at::kFloat || !has_fast_mkl();
 }
 
 at::Tensor product(

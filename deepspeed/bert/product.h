@@ -1,9 +1,9 @@
 // Matrix products in the compute dtype.
 //
 // By kernels::matmul, which sums in fp32 and rounds once, or by libtorch's
-// product where that is faster: bf16 on a CPU with tiles (AMX), and fp32 on
-// Intel's CPUs. docs/benchmarks.md has the figures. The environment variable
-// DS_PRODUCTS (own, libtorch) decides for both; fp16 is always ours.
+// product where that is faster: fp32 on Intel's CPUs. docs/benchmarks.md has
+// the figures. The environment variable DS_PRODUCTS (own, libtorch) decides for
+// fp32 and bf16; fp16 is always ours.
 #pragma once
 
 #include <optional>

@@ -70,7 +70,7 @@ void update(
     store(m, a.exp_avg + at, part);
     store(v, a.exp_avg_sq + at, part);
     if (a.low_precision_weight != nullptr) {
-      store(weight, a.low_precision_weight + at, part);
+      store_exactly(weight, a.low_precision_weight + at, part);
     }
     if (a.float16_weight != nullptr) {
       store(weight, a.float16_weight + at, part);

@@ -15,7 +15,7 @@ namespace deepspeed::kernels::HWY_NAMESPACE {
 template <typename From, typename To>
 HWY_INLINE void convert(const From* x, int64_t n, To* y) {
   for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
-    store(load(x + i, part), y + i, part);
+    store_exactly(load(x + i, part), y + i, part);
   });
 }
 void round_array(const float* x, int64_t n, BFloat16* y) {

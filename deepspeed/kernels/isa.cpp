@@ -4,19 +4,29 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/kernels/dispatch.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace deepspeed::kernels {
+
+bool rounds_in_hardware = false; // set by choose_isa()
+
 namespace {
 
 // One of Highway's targets, and what this machine has beyond it.
 struct Isa {
   std::string name;
   int64_t target = 0;
-  bool bfloat16 = false;
-  bool tiles = false;
+  bool rounds = false; // vcvtneps2bf16
+  bool pairs = false; // vdpbf16ps, and it pays
+  bool tiles = false; // tdpbf16ps
 };
 
 std::string name_of(int64_t target) {
@@ -32,6 +42,17 @@ std::string name_of(int64_t target) {
   }
 }
 
+#if defined(__x86_64__)
+// Linux saves the tile registers only of processes that asked for them
+// (Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() {
+  constexpr int kRequestPermission = 0x1023; // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  return __builtin_cpu_supports("amx-bf16") &&
+      ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 // Those that were compiled and that this machine runs, best first.
 const std::vector<Isa>& isas() {
   static const std::vector<Isa> list = [] {
@@ -40,14 +61,24 @@ const std::vector<Isa>& isas() {
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
 #if defined(__x86_64__)
       if (target == HWY_AVX3 && __builtin_cpu_supports("avx512bf16")) {
-        if (__builtin_cpu_supports("amx-bf16")) {
-          found.push_back({"amx", target, true, true});
+        if (may_use_tiles()) {
+          found.push_back({"amx", target, true, false, true});
         }
-        found.push_back({"avx512_bf16", target, true, false});
+        found.push_back({"avx512_bf16", target, true, true, false});
       }
 #endif
-      found.push_back({name_of(target), target, false, false});
+      found.push_back({name_of(target), target});
     }
+#if defined(__x86_64__)
+    // vdpbf16ps takes Intel's processors twice as long as a multiply-add.
+    if (__builtin_cpu_is("intel")) {
+      const auto is_slow = [](const Isa& isa) { return isa.pairs; };
+      const auto slow = std::find_if(found.begin(), found.end(), is_slow);
+      if (slow != found.end()) {
+        std::iter_swap(slow, slow + 1); // with avx512
+      }
+    }
+#endif
     return found;
   }();
   return list;
@@ -73,6 +104,7 @@ void use(const std::string& name, const std::string& where) {
       hwy::SetSupportedTargetsForTest(isa.target);
       hwy::GetChosenTarget().Update(hwy::SupportedTargets());
       active = &isa;
+      rounds_in_hardware = isa.rounds;
       return;
     }
   }
@@ -109,7 +141,7 @@ std::string active_isa() {
 }
 
 bool multiplies_bfloat16() {
-  return chosen().bfloat16;
+  return chosen().pairs;
 }
 
 bool has_tiles() {

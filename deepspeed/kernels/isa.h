@@ -5,8 +5,8 @@
 // (scalar, avx2, avx512, avx512_bf16, amx, neon) forces one; one that the
 // machine lacks is an error, never a silent downgrade.
 //
-// avx512_bf16 is avx512 with products of pairs of bfloat16; amx is that with
-// tiles, which only libtorch's products use.
+// avx512_bf16 is avx512 with products of pairs of bfloat16, wherever there are
+// products; amx is avx512 with matrix products of pairs in tile registers.
 #pragma once
 
 #include <string>
@@ -23,6 +23,9 @@ std::string active_isa();
 
 // Whether the one in use has vdpbf16ps.
 bool multiplies_bfloat16();
+// Whether the one in use has vcvtneps2bf16; for inner loops, which run after
+// the choice.
+extern bool rounds_in_hardware;
 // Whether the one in use has tiles.
 bool has_tiles();
 

@@ -15,6 +15,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/matmul.cpp"
 #include <hwy/foreach_target.h>
 
+#include "deepspeed/kernels/matmul_amx_inl.h"
 #include "deepspeed/kernels/matmul_finish_inl.h"
 #include "deepspeed/kernels/matmul_pack_inl.h"
 
@@ -99,69 +100,104 @@ class AheadOfTiles {
 
 // Rows of the left operand, for tiles: in place, but for the last ones that do
 // not fill a tile, or all packed.
+template <typename Unit>
 class LeftRows {
  public:
-  template <typename Unit, typename T>
-  LeftRows(Unit, const Lines<T>& rows, int64_t units, float* packed)
-      : in_place_(whole_rows(Unit(), rows)),
+  using T = typename Unit::T;
+
+  LeftRows(const Lines<T>& rows, int64_t units, float* packed)
+      : in_place_(whole_rows(rows)),
         place_{
             reinterpret_cast<const float*>(rows.data),
             rows.line / Unit::kElements,
             1},
-        packed_(packed),
-        pitch_(panel_pitch<kTileRows>(units)) {
-    if (in_place_ < rows.count) {
-      Lines<T> rest = rows;
-      rest.data += in_place_ * rows.line;
-      rest.count -= in_place_;
-      pack<Unit, kTileRows>(rest, packed);
-    }
-  }
+        packed_(
+            {rows.data + in_place_ * rows.line,
+             rows.count - in_place_,
+             rows.line,
+             rows.depth,
+             rows.along},
+            units,
+            packed) {}
 
-  // From row i on, a multiple of kTileRows.
+  // From row i on, a multiple of Unit::kRows.
   HWY_INLINE Left panel(int64_t i) const {
-    if (i < in_place_) {
-      return {place_.data + i * place_.line, place_.line, place_.unit};
-    }
-    return {packed_ + (i - in_place_) / kTileRows * pitch_, 1, kTileRows};
+    return i < in_place_
+        ? Left{place_.data + i * place_.line, place_.line, place_.unit}
+        : packed_.panel(i - in_place_);
   }
 
  private:
   // How many can be read in place: those of whole tiles, if their elements are
   // units already and do not all fall into the same few sets of the cache.
-  template <typename Unit, typename T>
-  static HWY_INLINE int64_t whole_rows(Unit, const Lines<T>& rows) {
+  static HWY_INLINE int64_t whole_rows(const Lines<T>& rows) {
     constexpr int64_t kElements = Unit::kElements;
     const int64_t bytes = rows.line * int64_t{sizeof(T)};
     const bool fits = kElements * sizeof(T) == sizeof(float) &&
         rows.along == 1 && rows.line % kElements == 0 &&
-        rows.depth % kElements == 0 &&
+        rows.depth % (kElements * Unit::kDepth) == 0 &&
         reinterpret_cast<uintptr_t>(rows.data) % sizeof(float) == 0 &&
         bytes % kAliasBytes != 0;
-    return fits ? rows.count / kTileRows * kTileRows : 0;
+    return fits ? rows.count / Unit::kRows * Unit::kRows : 0;
   }
 
   int64_t in_place_;
   Left place_;
-  const float* packed_;
-  int64_t pitch_;
+  PackedLeft<Unit> packed_;
 };
+
+// A tile of the result, or its sum over a part of the depth.
+template <typename Unit, typename T, typename Out>
+HWY_INLINE void make_tile(
+    Unit,
+    const Matmul<T, Out>& args,
+    const Panels& panels,
+    const Ahead& ahead,
+    Finish finish,
+    Place at,
+    Sums sums) {
+  constexpr int64_t kRows = Unit::kRows;
+  if (finish == Finish::in_buffer || at.rows < kRows ||
+      at.columns < kTileColumns) {
+    alignas(64) float tile[kRows * kTileColumns];
+    multiply_rows<Unit>(
+        at.rows, panels, args.scale, ahead, Floats<false>{tile, kTileColumns});
+    finish_tile(args, tile, at, sums);
+  } else if (finish == Finish::result) {
+    const int64_t first = at.row * args.out_row + at.column;
+    multiply_tile<Unit, kRows>(
+        panels,
+        args.scale,
+        ahead,
+        Result<T, Out>{
+            args.gate == nullptr ? nullptr : args.gate + first,
+            args.bias == nullptr ? nullptr : args.bias + at.column,
+            args.accumulate,
+            args.out + first,
+            args.out_row});
+  } else if (finish == Finish::past_caches) {
+    multiply_tile<Unit, kRows>(
+        panels, args.scale, ahead, Floats<true>{sums.data, sums.row});
+  } else {
+    multiply_tile<Unit, kRows>(
+        panels, args.scale, ahead, Floats<false>{sums.data, sums.row});
+  }
+}
 
 // The tiles of one block of rows.
 template <typename Unit, typename T, typename Out>
 HWY_INLINE void multiply_tiles(
     const Matmul<T, Out>& args,
-    const LeftRows& left,
+    const LeftRows<Unit>& left,
     const float* right,
     int64_t units,
     Place place,
     Sums sums,
     AheadOfTiles& ahead) {
-  alignas(64) float tile[kTileRows * kTileColumns];
   const Finish finish = finish_of(args, sums);
   // A panel of rows stays in the L1 cache, those of columns stream past it.
-  for (int64_t i = 0; i < place.rows; i += kTileRows) {
-    const int64_t rows = HWY_MIN(place.rows - i, kTileRows);
+  for (int64_t i = 0; i < place.rows; i += Unit::kRows) {
+    const int64_t rows = HWY_MIN(place.rows - i, Unit::kRows);
     for (int64_t j = 0; j < place.columns; j += kTileColumns) {
       const int64_t columns = HWY_MIN(place.columns - j, kTileColumns);
       const Panels panels = {
@@ -175,30 +211,7 @@ HWY_INLINE void multiply_tiles(
       if (finish != Finish::past_caches) {
         claim(args, at);
       }
-      if (finish == Finish::in_buffer || rows < kTileRows ||
-          columns < kTileColumns) {
-        multiply_rows<Unit>(
-            rows, panels, args.scale, now, Floats<false>{tile, kTileColumns});
-        finish_tile<Unit>(args, tile, at, here);
-      } else if (finish == Finish::result) {
-        const int64_t first = at.row * args.out_row + at.column;
-        multiply_tile<Unit, kTileRows>(
-            panels,
-            args.scale,
-            now,
-            Result<Unit, T, Out>{
-                args.gate == nullptr ? nullptr : args.gate + first,
-                args.bias == nullptr ? nullptr : args.bias + at.column,
-                args.accumulate,
-                args.out + first,
-                args.out_row});
-      } else if (finish == Finish::past_caches) {
-        multiply_tile<Unit, kTileRows>(
-            panels, args.scale, now, Floats<true>{here.data, here.row});
-      } else {
-        multiply_tile<Unit, kTileRows>(
-            panels, args.scale, now, Floats<false>{here.data, here.row});
-      }
+      make_tile(Unit(), args, panels, now, finish, at, here);
     }
   }
 }
@@ -222,7 +235,7 @@ HWY_INLINE AheadOfTiles ahead_of(
     int64_t k,
     const float* packed) {
   constexpr int64_t kElements = kUnits * Unit::kElements;
-  const int64_t tiles = round_up(block.rows, kTileRows) / kTileRows *
+  const int64_t tiles = round_up(block.rows, Unit::kRows) / Unit::kRows *
       (round_up(block.columns, kTileColumns) / kTileColumns);
   if (args.ahead.count > 0 && next_column >= args.columns) {
     const int64_t parts = round_up(args.depth, kElements) / kElements;
@@ -249,15 +262,13 @@ HWY_NOINLINE void multiply_block(
     int64_t next_column) {
   constexpr bool kInPlace = std::is_same_v<Out, float>;
   constexpr int64_t kElements = kUnits * Unit::kElements;
-  const int64_t units =
-      HWY_MIN(round_up(args.depth, Unit::kElements) / Unit::kElements, kUnits);
+  const int64_t units = HWY_MIN(padded_units<Unit>(args.depth), kUnits);
   const int64_t padded_columns = round_up(block.columns, kTileColumns);
   const int64_t left_rows = HWY_MIN(
-      round_up(block.rows, kTileRows),
-      kLeftUnits / HWY_MAX(units, 1) / kTileRows * kTileRows);
+      round_up(block.rows, Unit::kRows),
+      kLeftUnits / HWY_MAX(units, 1) / Unit::kRows * Unit::kRows);
   const bool gathers = !kInPlace && args.depth > kElements;
-  const int64_t left_size =
-      left_rows / kTileRows * panel_pitch<kTileRows>(units);
+  const int64_t left_size = PackedLeft<Unit>::size(left_rows, units);
   const int64_t right_size =
       padded_columns / kTileColumns * panel_pitch<kTileColumns>(units);
   float* left = scratch_floats(
@@ -270,7 +281,7 @@ HWY_NOINLINE void multiply_block(
   }
   for (int64_t k = 0; !sums.last; k += kElements) {
     const int64_t depth = HWY_MIN(args.depth - k, kElements);
-    const int64_t part = round_up(depth, Unit::kElements) / Unit::kElements;
+    const int64_t part = padded_units<Unit>(depth);
     sums.first = k == 0;
     sums.last = k + kElements >= args.depth;
     const MatmulOperand<T> columns = part_of(args.right, k, block.column);
@@ -283,8 +294,7 @@ HWY_NOINLINE void multiply_block(
       const int64_t rows = HWY_MIN(block.rows - i, left_rows);
       const int64_t row = block.row + i;
       const MatmulOperand<T> lines = part_of(args.left, row, k);
-      const LeftRows tiles(
-          Unit(),
+      const LeftRows<Unit> tiles(
           Lines<T>{lines.data, rows, lines.row, depth, lines.column},
           part,
           left);
@@ -323,13 +333,14 @@ HWY_INLINE void multiply_blocks(
   }
 }
 
-#define DS_MATMUL_KERNEL(name, Unit, T, Out)         \
-  void name(                                         \
-      const Matmul<T, Out>& args,                    \
-      const MatmulBlocks& blocks,                    \
-      int64_t begin,                                 \
-      int64_t end) {                                 \
-    multiply_blocks<Unit>(args, blocks, begin, end); \
+#define DS_MATMUL_KERNEL(name, Unit, T, Out)           \
+  void name(                                           \
+      const Matmul<T, Out>& args,                      \
+      const MatmulBlocks& blocks,                      \
+      int64_t begin,                                   \
+      int64_t end) {                                   \
+    [[maybe_unused]] const typename Unit::Scope scope; \
+    multiply_blocks<Unit>(args, blocks, begin, end);   \
   }
 DS_MATMUL_KERNEL(matmul_float, Widened<float>, float, float)
 DS_MATMUL_KERNEL(matmul_bfloat16, Widened<BFloat16>, BFloat16, BFloat16)
@@ -339,6 +350,8 @@ DS_MATMUL_KERNEL(matmul_float16_float, Widened<Float16>, Float16, float)
 #if HWY_TARGET == HWY_AVX3
 DS_MATMUL_KERNEL(matmul_pairs, Pairs, BFloat16, BFloat16)
 DS_MATMUL_KERNEL(matmul_pairs_float, Pairs, BFloat16, float)
+DS_MATMUL_KERNEL(matmul_amx, AmxPairs, BFloat16, BFloat16)
+DS_MATMUL_KERNEL(matmul_amx_float, AmxPairs, BFloat16, float)
 #endif
 #undef DS_MATMUL_KERNEL
 
@@ -399,27 +412,33 @@ MatmulBlocks matmul_blocks(int64_t rows, int64_t columns, int64_t threads) {
     DS_DISPATCH(name)(args, blocks, begin, end); \
   }
 #if defined(__x86_64__)
-#define DS_MATMUL_ENTRY_PAIRS(name, pairs, Out)    \
-  HWY_EXPORT(name);                                \
-  template <>                                      \
-  void matmul(                                     \
-      const Matmul<base::BFloat16, Out>& args,     \
-      const MatmulBlocks& blocks,                  \
-      int64_t begin,                               \
-      int64_t end) {                               \
-    if (multiplies_bfloat16()) {                   \
-      N_AVX3::pairs(args, blocks, begin, end);     \
-    } else {                                       \
-      DS_DISPATCH(name)(args, blocks, begin, end); \
-    }                                              \
+#define DS_MATMUL_ENTRY_PAIRS(name, pairs, amx, Out) \
+  HWY_EXPORT(name);                                  \
+  template <>                                        \
+  void matmul(                                       \
+      const Matmul<base::BFloat16, Out>& args,       \
+      const MatmulBlocks& blocks,                    \
+      int64_t begin,                                 \
+      int64_t end) {                                 \
+    if (has_tiles()) {                               \
+      N_AVX3::amx(args, blocks, begin, end);         \
+    } else if (multiplies_bfloat16()) {              \
+      N_AVX3::pairs(args, blocks, begin, end);       \
+    } else {                                         \
+      DS_DISPATCH(name)(args, blocks, begin, end);   \
+    }                                                \
   }
 #else
-#define DS_MATMUL_ENTRY_PAIRS(name, pairs, Out) \
+#define DS_MATMUL_ENTRY_PAIRS(name, pairs, amx, Out) \
   DS_MATMUL_ENTRY(name, base::BFloat16, Out)
 #endif
 DS_MATMUL_ENTRY(matmul_float, float, float)
-DS_MATMUL_ENTRY_PAIRS(matmul_bfloat16, matmul_pairs, base::BFloat16)
-DS_MATMUL_ENTRY_PAIRS(matmul_bfloat16_float, matmul_pairs_float, float)
+DS_MATMUL_ENTRY_PAIRS(matmul_bfloat16, matmul_pairs, matmul_amx, base::BFloat16)
+DS_MATMUL_ENTRY_PAIRS(
+    matmul_bfloat16_float,
+    matmul_pairs_float,
+    matmul_amx_float,
+    float)
 DS_MATMUL_ENTRY(matmul_float16, base::Float16, base::Float16)
 DS_MATMUL_ENTRY(matmul_float16_float, base::Float16, float)
 #undef DS_MATMUL_ENTRY

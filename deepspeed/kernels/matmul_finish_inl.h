@@ -16,10 +16,6 @@
 #include "deepspeed/kernels/matmul_tile_inl.h"
 
 HWY_BEFORE_NAMESPACE();
-#if HWY_TARGET == HWY_AVX3
-#pragma GCC push_options
-#pragma GCC target("avx512bf16") // see matmul_units_inl.h
-#endif
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
 // A part of the result.
@@ -39,33 +35,20 @@ struct Sums {
   bool last;
 };
 
-// Stores elements of the result.
-template <typename Unit, typename Out, typename Size>
-HWY_INLINE void store_result(V x, Out* to, Size size) {
-  store(x, to, size);
-}
-#if HWY_TARGET == HWY_AVX3
-template <>
-HWY_INLINE void store_result<Pairs>(V x, BFloat16* to, Full) {
-  const __m256bh bits = _mm512_cvtneps_pbh(x.raw);
-  std::memcpy(to, &bits, sizeof(bits));
-}
-#endif
-
 // The last thing that is done to elements of the result, those at `at`.
-template <typename Unit, typename T, typename Out, typename Size>
+template <typename T, typename Out, typename Size>
 HWY_INLINE V
 through_gelu(const Matmul<T, Out>& args, V x, int64_t at, Size size) {
   if (args.gelu_derivative != nullptr) {
     const Gelu result = gelu(x);
-    store_result<Unit>(result.derivative, args.gelu_derivative + at, size);
+    store(result.derivative, args.gelu_derivative + at, size);
     return result.value;
   }
   return args.gate == nullptr ? x : hn::Mul(x, load(args.gate + at, size));
 }
 
 // The sums of a tile, scaled, become a part of the result.
-template <typename Unit, typename T, typename Out>
+template <typename T, typename Out>
 HWY_INLINE void finish_tile(
     const Matmul<T, Out>& args,
     const float* tile,
@@ -89,10 +72,10 @@ HWY_INLINE void finish_tile(
         x = hn::Add(load(out + j, part), x);
       }
       if (sums.last) {
-        x = through_gelu<Unit>(args, x, out + j - args.out, part);
+        x = through_gelu(args, x, out + j - args.out, part);
       }
       if (kInPlace || sums.last) {
-        store_result<Unit>(x, out + j, part);
+        store(x, out + j, part);
       } else {
         store(x, partial + j, part);
       }
@@ -102,7 +85,7 @@ HWY_INLINE void finish_tile(
 
 // The same straight from the registers, for whole tiles that are done with
 // their last part of the depth but need no GELU.
-template <typename Unit, typename T, typename Out>
+template <typename T, typename Out>
 struct Result {
   const Out* gate; // null, or laid out as `to`
   const T* bias; // null, or of the first column
@@ -120,7 +103,7 @@ struct Result {
     if (gate != nullptr) {
       x = hn::Mul(x, load(gate + i * row + j, Full()));
     }
-    store_result<Unit>(x, to + i * row + j, Full());
+    store(x, to + i * row + j, Full());
   }
 };
 
@@ -150,9 +133,6 @@ HWY_INLINE Finish finish_of(const Matmul<T, Out>& args, Sums sums) {
 }
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
-#if HWY_TARGET == HWY_AVX3
-#pragma GCC pop_options
-#endif
 HWY_AFTER_NAMESPACE();
 
 #endif // the toggling guard

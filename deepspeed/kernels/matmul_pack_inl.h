@@ -45,10 +45,13 @@ HWY_INLINE void fetch_rows(
 // Lines that stand side by side in memory: unit by unit for all panels, as the
 // rows of memory may lie pages apart.
 template <typename Unit, int64_t kWidth, typename T>
-HWY_INLINE void pack_across(Lines<T> lines, int64_t units, float* to) {
+HWY_INLINE void pack_across(
+    Lines<T> lines,
+    int64_t units,
+    int64_t pitch,
+    float* to) {
   constexpr int64_t kAheadRows = 16;
   constexpr int64_t kStep = HWY_MIN(kLanes, kWidth);
-  const int64_t pitch = panel_pitch<kWidth>(units);
   for (int64_t k = 0; k < units; ++k) {
     const T* row = lines.data + k * Unit::kElements * lines.along;
     fetch_rows(
@@ -128,14 +131,14 @@ HWY_INLINE void pack_block(Lines<T> lines, int64_t k, float* to) {
 #endif
 }
 
-// Panels of kWidth lines; missing lines are zero.
+// Panels of kWidth lines, `pitch` apart; missing lines are zero.
 template <typename Unit, int64_t kWidth, typename T>
-HWY_INLINE void pack(Lines<T> lines, float* to) {
+HWY_INLINE void pack_units(Lines<T> lines, int64_t pitch, float* to) {
   constexpr int64_t kAheadLines = 16;
   const int64_t units =
       round_up(lines.depth, Unit::kElements) / Unit::kElements;
   if (lines.along != 1) {
-    pack_across<Unit, kWidth>(lines, units, to);
+    pack_across<Unit, kWidth>(lines, units, pitch, to);
     return;
   }
   for (int64_t first = 0; first < lines.count; first += kWidth) {
@@ -151,9 +154,57 @@ HWY_INLINE void pack(Lines<T> lines, float* to) {
     for (; k < units; ++k) {
       pack_unit<Unit, kWidth>(panel, k, to);
     }
-    to += panel_pitch<kWidth>(units);
+    to += pitch;
   }
 }
+
+// Units of lines of this depth, filled up.
+template <typename Unit>
+HWY_INLINE int64_t padded_units(int64_t depth) {
+  return round_up(
+      round_up(depth, Unit::kElements) / Unit::kElements, Unit::kDepth);
+}
+
+// Panels of kWidth lines, panel_pitch() apart, with zeros to fill up the depth.
+template <typename Unit, int64_t kWidth, typename T>
+HWY_INLINE void pack(Lines<T> lines, float* to) {
+  const int64_t units = padded_units<Unit>(lines.depth);
+  const int64_t pitch = panel_pitch<kWidth>(units);
+  pack_units<Unit, kWidth>(lines, pitch, to);
+  const int64_t used =
+      round_up(lines.depth, Unit::kElements) / Unit::kElements * kWidth;
+  for (int64_t first = 0; first < lines.count; first += kWidth) {
+    std::fill(to + used, to + units * kWidth, 0.0f);
+    to += pitch;
+  }
+}
+
+// Packed lines of the left operand, panel by panel.
+template <typename Unit>
+class PackedLeft {
+ public:
+  // In floats; `lines` is a multiple of Unit::kRows.
+  static int64_t size(int64_t lines, int64_t units) {
+    return lines / Unit::kRows * panel_pitch<Unit::kRows>(units);
+  }
+
+  HWY_INLINE PackedLeft(
+      const Lines<typename Unit::T>& lines,
+      int64_t units,
+      float* to)
+      : data_(to), pitch_(panel_pitch<Unit::kRows>(units)) {
+    pack<Unit, Unit::kRows>(lines, to);
+  }
+
+  // From line i on, a multiple of Unit::kRows.
+  HWY_INLINE Left panel(int64_t i) const {
+    return {data_ + i / Unit::kRows * pitch_, 1, Unit::kRows};
+  }
+
+ private:
+  const float* data_;
+  int64_t pitch_;
+};
 
 } // namespace deepspeed::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,6 +1,7 @@
 // Products against sums in double precision, on every instruction set.
 #include "deepspeed/kernels/matmul.h"
 
+#include <cstdlib>
 #include <limits>
 
 #include "deepspeed/kernels/test_support.h"
@@ -21,6 +22,8 @@ const std::vector<Shape> kShapes = {
     {25, 48, 600},
     {7, 700, 31},
     {300, 20, 40},
+    {70, 64, 352},
+    {33, 80, 576},
     {5, 9, 0}};
 
 template <typename T, typename Out>
@@ -157,6 +160,30 @@ TEST(Matmul, EqualsTheSumInDoublePrecision) {
     if constexpr (!std::is_same_v<T, float>) {
       check_all_layouts<T, float>();
     }
+  });
+}
+
+// Past the caches or not, in whole tiles and the rest.
+TEST(Matmul, StreamsTheSameResult) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    constexpr int64_t kColumns = 96;
+    Problem<T, float> problem({70, kColumns - 3, 50}, true, false);
+    problem.args.scale = 0.5f;
+    std::vector<float> out[2];
+    for (const bool streams : {false, true}) {
+      float* const memory = static_cast<float*>(
+          std::aligned_alloc(64, 70 * kColumns * sizeof(float)));
+      std::copy(problem.before.begin(), problem.before.end(), memory);
+      problem.args.out = memory;
+      problem.args.out_row = kColumns;
+      problem.args.streams = streams;
+      matmul(problem.args, matmul_blocks(70, kColumns - 3, 1), 0, 1);
+      out[streams].assign(memory, memory + 70 * kColumns);
+      std::free(memory);
+    }
+    EXPECT_EQ(out[0], out[1]);
+    expect_near(out[1], problem.expected(), 2e-6, 8);
   });
 }
 

@@ -14,14 +14,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-// A tile has kTileRows rows and kVectors vectors: as many as there are
-// registers for, with some left for the operands. (One lane: 4 x 4.)
-constexpr int64_t kTileRows = HWY_TARGET == HWY_AVX3 ? 12
-    : HWY_TARGET == HWY_NEON                         ? 8
-                                                     : 4;
-constexpr int64_t kVectors = HWY_TARGET == HWY_AVX2 ? 3 : kLanes == 1 ? 4 : 2;
-constexpr int64_t kTileColumns = kVectors * kLanes;
-
 // A panel holds kWidth rows of the left operand or columns of the right one:
 // unit k of line i at k * kWidth + i. This is the distance of two panels: with
 // a gap, else all would begin in the same few sets of the cache.
@@ -139,9 +131,9 @@ HWY_NOINLINE void multiply_tile(
 // tile's.
 template <typename Unit, typename... Rest>
 HWY_INLINE void multiply_rows(int64_t rows, const Rest&... rest) {
-  constexpr int64_t kMiddle = HWY_MIN(kTileRows, 8);
+  constexpr int64_t kMiddle = HWY_MIN(Unit::kRows, 8);
   if (rows > kMiddle) {
-    multiply_tile<Unit, kTileRows>(rest...);
+    multiply_tile<Unit, Unit::kRows>(rest...);
   } else if (rows > 4) {
     multiply_tile<Unit, kMiddle>(rest...);
   } else {

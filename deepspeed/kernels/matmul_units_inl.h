@@ -1,6 +1,7 @@
 // What matrix products multiply: units of 32 bits, an element widened to float,
 // or, where the processor multiplies them, two bfloat16 that follow each other
-// along the depth. Included again for each instruction set.
+// along the depth; and the size of the tile that they are summed in. Included
+// again for each instruction set.
 #if defined(DEEPSPEED_KERNELS_MATMUL_UNITS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEEPSPEED_KERNELS_MATMUL_UNITS_INL_H_
 #undef DEEPSPEED_KERNELS_MATMUL_UNITS_INL_H_
@@ -13,9 +14,22 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
+// A tile of the result has kRows rows and kVectors vectors: as many as there
+// are registers for, with some left for the operands. (One lane: 4 x 4.)
+constexpr int64_t kVectors = HWY_TARGET == HWY_AVX2 ? 3 : kLanes == 1 ? 4 : 2;
+constexpr int64_t kTileColumns = kVectors * kLanes;
+struct VectorTile {
+  static constexpr int64_t kRows = HWY_TARGET == HWY_AVX3 ? 12
+      : HWY_TARGET == HWY_NEON                            ? 8
+                                                          : 4;
+  // The depth is a multiple of so many units; zeros fill the rest.
+  static constexpr int64_t kDepth = 1;
+  struct Scope {}; // around the products of a thread
+};
+
 // A unit is one element, widened.
 template <typename Element>
-struct Widened {
+struct Widened : VectorTile {
   using T = Element;
   static constexpr int64_t kElements = 1;
 
@@ -35,7 +49,7 @@ struct Widened {
 
 // A unit is two bfloat16: the element and the next one along the depth, which
 // is zero (`next` null) past the end.
-struct Pairs {
+struct Pairs : VectorTile {
   using T = BFloat16;
   static constexpr int64_t kElements = 2;
 

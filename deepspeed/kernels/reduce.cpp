@@ -22,7 +22,7 @@ HWY_INLINE void sum(std::span<const T* const> inputs, int64_t n, T* out) {
   if (inputs.size() == 2) {
     const T* const second = inputs[1];
     for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
-      store(
+      store_exactly(
           hn::Add(load(first + i, part), load(second + i, part)),
           out + i,
           part);
@@ -34,7 +34,7 @@ HWY_INLINE void sum(std::span<const T* const> inputs, int64_t n, T* out) {
     for (size_t k = 1; k < inputs.size(); ++k) {
       total = hn::Add(total, load(inputs[k] + i, part));
     }
-    store(total, out + i, part);
+    store_exactly(total, out + i, part);
   });
 }
 

@@ -14,10 +14,12 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <hwy/highway.h>
 
 #include "deepspeed/base/bfloat16.h"
+#include "deepspeed/kernels/isa.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
@@ -82,13 +84,41 @@ HWY_INLINE V load(const T* p, Part part) {
 HWY_INLINE void store(V x, float* p, Full) {
   hn::StoreU(x, D(), p);
 }
+// By the processor's own instruction where it has one: a denormal becomes zero
+// then, and a NaN keeps some of its bits.
 HWY_INLINE void store(V x, BFloat16* p, Full) {
+#if HWY_TARGET == HWY_AVX3
+  if (rounds_in_hardware) {
+    // The intrinsic would need a target of its own.
+    __m256i bits;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(bits) : "v"(x.raw));
+    std::memcpy(p, &bits, sizeof(bits));
+    return;
+  }
+#endif
   hn::StoreU(narrow(x), D16(), reinterpret_cast<uint16_t*>(p));
 }
 template <typename T>
 HWY_INLINE void store(V x, T* p, Part part) {
   T buffer[kLanes];
   store(x, buffer, Full());
+  std::memcpy(p, buffer, part.count * sizeof(T));
+}
+
+// The same with the bits of base::BFloat16 on every processor: for weights, and
+// for what ranks exchange.
+template <typename T>
+HWY_INLINE void store_exactly(V x, T* p, Full) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    hn::StoreU(narrow(x), D16(), reinterpret_cast<uint16_t*>(p));
+  } else {
+    store(x, p, Full());
+  }
+}
+template <typename T>
+HWY_INLINE void store_exactly(V x, T* p, Part part) {
+  T buffer[kLanes];
+  store_exactly(x, buffer, Full());
   std::memcpy(p, buffer, part.count * sizeof(T));
 }
 
