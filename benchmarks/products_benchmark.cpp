@@ -91,7 +91,7 @@ void product(
   bert::force_own_products(maker == Maker::ours);
   const auto run = [&] {
     flat::TaskList tasks;
-    bert::product_into(tasks, c, a, b, 1.0f, false);
+    bert::product_into(tasks, c, a, b, false);
     tasks.run();
   };
   benchmarks::measure(

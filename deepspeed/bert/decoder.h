@@ -1,31 +1,44 @@
-// Back through the decoder, whose matrix has a row for each word: the products
-// are made a few rows at a time, so that the matrix, its gradient and what an
-// optimizer keeps of it pass through the cache once.
+// The decoder, whose matrix has a row for each word, with the softmax
+// cross-entropy of its logits. Both ways it goes through the matrix a few rows
+// at a time: the logits, the matrix, its gradient and what an optimizer keeps
+// of it pass through the cache once.
 #pragma once
 
 #include "deepspeed/bert/functional.h"
 
 namespace deepspeed::bert {
 
-// logits = x W^T, with the gradient of the loss to them.
-struct DecoderGradient {
-  at::Tensor logits; // [rows, vocabulary]: the gradient, over `factor`
-  float factor = 1.0f;
-  at::Tensor x; // [rows, hidden]
-  at::Tensor weight; // W, [vocabulary, hidden]
+// Shapes: m rows, each predicting a word; h hidden, v vocabulary.
+struct DecoderInputs {
+  at::Tensor x; // [m, h], m > 0
+  at::Tensor weight; // [v, h]
+  at::Tensor bias; // [v]
+  const std::vector<int32_t>* labels = nullptr; // of the m rows
 };
 
-// Where the gradient of W goes.
-struct DecoderTarget {
+// What backward needs, see kernels/softmax_block.h.
+struct SavedDecoder {
+  at::Tensor exponentials; // [v, m padded], in the dtype of x
+  at::Tensor factors; // [slices, m padded], fp32
+};
+
+// Cross-entropy of each row of x weight^T + bias: [m], fp32.
+at::Tensor decoder_losses(const DecoderInputs& inputs, SavedDecoder& saved);
+
+// Where the gradients go.
+struct DecoderTargets {
   GradientTarget weight;
   flat::RowConsumer* consumer = nullptr; // begun; takes it in place of `weight`
+  GradientTarget bias;
 };
 
-// Writes factor * logits^T x, and returns factor * logits W, the gradient of x.
-// By our own products, and in the same order whoever takes the rows and however
-// many threads there are.
+// The gradients of scale * the sum of the losses; returns that of x. By our own
+// products, and in the same order whoever takes the rows and however many
+// threads there are.
 at::Tensor decoder_backward(
-    const DecoderGradient& gradient,
-    const DecoderTarget& target);
+    const DecoderInputs& inputs,
+    const SavedDecoder& saved,
+    float scale,
+    const DecoderTargets& targets);
 
 } // namespace deepspeed::bert

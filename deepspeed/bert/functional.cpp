@@ -202,30 +202,13 @@ void bias_gradient(
   });
 }
 
-void scaled_bias_gradient(
-    const at::Tensor& dy,
-    const GradientTarget& target,
-    float factor) {
-  // A factor needs the sum alone before it is added to anything.
-  const at::Tensor sum = target.add ? at::empty_like(target.grad) : target.grad;
-  flat::TaskList tasks;
-  bias_gradient(tasks, dy, {sum, false});
-  tasks.run();
-  if (target.add) {
-    at::Tensor(target.grad).add_(sum, factor);
-  } else if (factor != 1.0f) {
-    sum.mul_(factor);
-  }
-}
-
 void weight_gradient(
     flat::TaskList& tasks,
     const at::Tensor& dy,
     const at::Tensor& x,
-    const GradientTarget& target,
-    float factor) {
+    const GradientTarget& target) {
   at::Tensor grad = target.grad;
-  product_into(tasks, grad, dy.t(), x, factor, target.add);
+  product_into(tasks, grad, dy.t(), x, target.add);
 }
 
 AttentionOutputs attention(const AttentionInputs& inputs) {
@@ -356,25 +339,6 @@ void embedding_backward(
       kernels::embedding_backward(args, begin, end);
     });
   });
-}
-
-CrossEntropyResult cross_entropy_with_gradient_(
-    at::Tensor& logits,
-    const at::Tensor& bias,
-    const std::vector<int32_t>& labels,
-    float gradient_factor) {
-  CrossEntropyResult result;
-  result.losses =
-      at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
-  dispatch(logits, [&](auto t) {
-    using T = decltype(t);
-    auto args = cross_entropy_arguments<T>(logits, bias, labels, result);
-    args.gradient_factor = gradient_factor;
-    flat::for_ranges(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
-      kernels::cross_entropy_with_gradient(args, begin, end);
-    });
-  });
-  return result;
 }
 
 CrossEntropyResult cross_entropy(

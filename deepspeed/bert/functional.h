@@ -65,18 +65,12 @@ void bias_gradient(
     flat::TaskList& tasks,
     const at::Tensor& dy,
     const GradientTarget& target);
-// The same, times `factor`, at once.
-void scaled_bias_gradient(
-    const at::Tensor& dy,
-    const GradientTarget& target,
-    float factor);
-// dy^T x, [out, in], times `factor`, which is applied to x.
+// dy^T x, [out, in].
 void weight_gradient(
     flat::TaskList& tasks,
     const at::Tensor& dy, // [rows, out]
     const at::Tensor& x, // [rows, in]
-    const GradientTarget& target,
-    float factor = 1.0f);
+    const GradientTarget& target);
 
 // Self-attention of all sequences of a batch.
 struct AttentionInputs {
@@ -123,19 +117,11 @@ void embedding_backward(
 // Cross-entropy of each row of logits + bias.
 struct CrossEntropyResult {
   at::Tensor losses; // [rows], fp32
-  at::Tensor predicted; // [rows], int32; undefined with a gradient
+  at::Tensor predicted; // [rows], int32
 };
-// Turns the logits into (softmax - onehot) * gradient_factor, the gradient of
-// each row's loss.
-CrossEntropyResult cross_entropy_with_gradient_(
-    at::Tensor& logits, // [rows, vocabulary]
-    const at::Tensor& bias, // [vocabulary]
-    const std::vector<int32_t>& labels,
-    float gradient_factor = 1.0f);
-// Leaves the logits as they are, and predicts.
 CrossEntropyResult cross_entropy(
-    const at::Tensor& logits,
-    const at::Tensor& bias,
+    const at::Tensor& logits, // [rows, vocabulary]
+    const at::Tensor& bias, // [vocabulary]
     const std::vector<int32_t>& labels);
 
 } // namespace deepspeed::bert

@@ -19,13 +19,8 @@ class MlmHead : public Block {
     if (arguments_.batch->masked() == 0) {
       return at::zeros({}, options);
     }
-    logit_gradients_ = logits(input);
-    const CrossEntropyResult result = cross_entropy_with_gradient_(
-        logit_gradients_,
-        parameter(kDecoderBias),
-        arguments_.batch->packed().labels,
-        logit_gradient_factor());
-    return result.losses.mean();
+    normed_ = normalized(input);
+    return decoder_losses(decoder(), saved_decoder_).mean();
   }
 
   at::Tensor backward(
@@ -38,15 +33,19 @@ class MlmHead : public Block {
     if (masked == 0) {
       return dinput;
     }
-    // Each row of the logits holds the gradient of its own loss: the factor of
-    // the mean and of the loss scale goes into the smaller operands.
-    const float factor = output_gradient.item<float>() /
-        (static_cast<float>(masked) * logit_gradient_factor());
-    scaled_bias_gradient(
-        logit_gradients_, gradients.take(kDecoderBias), factor);
-    const at::Tensor dnormed = decoder_backward(gradients, factor);
+    const float scale =
+        output_gradient.item<float>() / static_cast<float>(masked);
+    DecoderTargets targets;
+    targets.bias = gradients.take(kDecoderBias);
+    targets.consumer = gradients.consumer(kDecoderWeight);
+    targets.weight = gradients.take(kDecoderWeight);
+    if (targets.consumer != nullptr) {
+      targets.consumer->begin(arguments_.batch->words());
+    }
+    const at::Tensor dnormed =
+        decoder_backward(decoder(), saved_decoder_, scale, targets);
     gradients.dense_is_complete(kDecoderWeight);
-    logit_gradients_.reset();
+    saved_decoder_ = {};
 
     flat::TaskList tasks;
     layer_norm_parameter_gradients(
@@ -70,6 +69,15 @@ class MlmHead : public Block {
 
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
+    const at::Tensor x = normalized(input);
+    return run_now([&](flat::TaskList& tasks) {
+      return product(tasks, x, parameter(kDecoderWeight).t());
+    });
+  }
+
+ private:
+  // Of the masked rows: [m, h], what the decoder reads.
+  at::Tensor normalized(const at::Tensor& input) {
     rows_ = input.index_select(0, arguments_.batch->masked_rows());
     const Activation dense = run_now([&](flat::TaskList& tasks) {
       return gelu_product(
@@ -78,42 +86,15 @@ class MlmHead : public Block {
     gelu_derivative_ = dense.derivative;
     NormInputs inputs = norm();
     inputs.x = dense.value;
-    normed_ = layer_norm(inputs, saved_norm_);
-    return run_now([&](flat::TaskList& tasks) {
-      return product(tasks, normed_, parameter(kDecoderWeight).t());
-    });
+    return layer_norm(inputs, saved_norm_);
   }
 
- private:
-  // Back through the decoder; returns the gradient of normed_.
-  at::Tensor decoder_backward(flat::GradientOutputs& gradients, float factor) {
-    const at::Tensor& weight = parameter(kDecoderWeight);
-    if (has_own_product(weight.scalar_type())) {
-      DecoderTarget target;
-      target.consumer = gradients.consumer(kDecoderWeight);
-      target.weight = gradients.take(kDecoderWeight);
-      if (target.consumer != nullptr) {
-        target.consumer->begin(arguments_.batch->words());
-      }
-      return bert::decoder_backward(
-          {logit_gradients_, factor, normed_, weight}, target);
-    }
-    flat::TaskList tasks;
-    weight_gradient(
-        tasks,
-        logit_gradients_,
+  DecoderInputs decoder() const {
+    return {
         normed_,
-        gradients.take(kDecoderWeight),
-        factor);
-    const at::Tensor dnormed = product(tasks, logit_gradients_, weight, factor);
-    tasks.run();
-    return dnormed;
-  }
-
-  // Of logit_gradients_: see kernels::CrossEntropy.
-  float logit_gradient_factor() const {
-    const bool half = parameter(kDecoderWeight).scalar_type() == at::kHalf;
-    return half ? 32768.0f : 1.0f;
+        parameter(kDecoderWeight),
+        parameter(kDecoderBias),
+        &arguments_.batch->packed().labels};
   }
 
   const at::Tensor& parameter(HeadParameter which) const {
@@ -135,7 +116,7 @@ class MlmHead : public Block {
   at::Tensor gelu_derivative_; // [m, h]
   SavedNorm saved_norm_;
   at::Tensor normed_; // [m, h], input of the decoder
-  at::Tensor logit_gradients_; // [m, v], (softmax - onehot) * its factor
+  SavedDecoder saved_decoder_;
 };
 
 } // namespace

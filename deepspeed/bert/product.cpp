@@ -57,7 +57,6 @@ kernels::MatmulOperand<T> operand(const at::Tensor& x) {
 }
 
 struct Extras {
-  float scale = 1.0f;
   at::Tensor bias; // may be undefined
   bool accumulate = false;
   at::Tensor gelu_derivative; // may be undefined
@@ -79,7 +78,6 @@ void with_matmul(
         args.depth = left.size(1);
         args.left = operand<T>(left);
         args.right = operand<T>(right);
-        args.scale = extras.scale;
         args.bias = data<T>(extras.bias);
         args.accumulate = extras.accumulate;
         args.gelu_derivative = data<Out>(extras.gelu_derivative);
@@ -163,15 +161,13 @@ bool has_own_product(at::ScalarType dtype) {
 at::Tensor product(
     flat::TaskList& tasks,
     const at::Tensor& a,
-    const at::Tensor& b,
-    float factor) {
+    const at::Tensor& b) {
   if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
-    multiply(tasks, result, a, b, {.scale = factor});
+    multiply(tasks, result, a, b, {});
     return result;
   }
-  at::Tensor result = at::mm(a, b);
-  return factor == 1.0f ? result : result.mul_(factor);
+  return at::mm(a, b);
 }
 
 void bias_product_out(
@@ -238,17 +234,16 @@ void product_into(
     at::Tensor& out,
     const at::Tensor& a,
     const at::Tensor& b,
-    float factor,
     bool add) {
   if (has_own_product(a.scalar_type())) {
-    multiply(tasks, out, a, b, {.scale = factor, .accumulate = add});
+    multiply(tasks, out, a, b, {.accumulate = add});
   } else if (out.scalar_type() != a.scalar_type()) {
-    const at::Tensor result = at::mm(a, factor == 1.0f ? b : b * factor);
+    const at::Tensor result = at::mm(a, b);
     add ? out.add_(result) : out.copy_(result);
   } else if (add) {
-    out.addmm_(a, b, 1.0f, factor);
+    out.addmm_(a, b);
   } else {
-    at::mm_out(out, a, factor == 1.0f ? b : b * factor);
+    at::mm_out(out, a, b);
   }
 }
 

@@ -26,12 +26,11 @@ void force_own_products(std::optional<bool> own);
 // libtorch's products are made at once. So an operand must not be the result of
 // another product on the same list.
 
-// a b * factor, in the dtype of a.
+// a b, in the dtype of a.
 at::Tensor product(
     flat::TaskList& tasks,
     const at::Tensor& a, // [rows, inner]
-    const at::Tensor& b, // [inner, columns], in the dtype of a
-    float factor = 1.0f);
+    const at::Tensor& b); // [inner, columns], in the dtype of a
 
 // out = bias + a b; `out` may be a slice of columns.
 void bias_product_out(
@@ -69,14 +68,12 @@ void add_products_(
     at::Tensor& sum,
     const std::vector<Factors>& pairs);
 
-// out = factor * a b, or out += factor * a b; `out` may be fp32 whatever the
-// dtype of a and b.
+// out = a b, or out += a b; `out` may be fp32 whatever the dtype of a and b.
 void product_into(
     flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& a,
     const at::Tensor& b,
-    float factor,
     bool add);
 
 // The result of add(tasks), made at once.

@@ -14,31 +14,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-constexpr float kLog2E = 1.44269504f;
-
-// 2^x within 3 units in the last place for x < 128 (or NaN); below -126 the
-// result is less than 2^-125, below -127 it is 0. A minimax polynomial, between
-// integers; it has half the cost of exp() in simd_inl.h.
-HWY_INLINE V exp2(V x) {
-  // In the low bits of `biased` stands round(x) + 127.
-  const V magic = set(12582912.0f + 127.0f); // 1.5 * 2^23 + 127
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-  x = hn::Max(set(-127.0f), x); // of a NaN and a number, it takes the second
-#else
-  x = hn::IfThenElse(hn::Lt(x, set(-127.0f)), set(-127.0f), x);
-#endif
-  const V biased = hn::Add(x, magic);
-  const V r = hn::Sub(x, hn::Sub(biased, magic));
-  V p = set(1.327647245e-3f);
-  p = hn::MulAdd(p, r, set(9.675540961e-3f));
-  p = hn::MulAdd(p, r, set(5.550713092e-2f));
-  p = hn::MulAdd(p, r, set(2.402212024e-1f));
-  p = hn::MulAdd(p, r, set(6.931469440e-1f));
-  p = hn::MulAdd(p, r, set(1.0f));
-  return hn::Mul(
-      p, hn::BitCast(D(), hn::ShiftLeft<23>(hn::BitCast(DU(), biased))));
-}
-
 // Dropout of kKeys keys and kLanes queries, both counted from multiples.
 class Drop {
  public:

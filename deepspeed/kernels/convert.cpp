@@ -38,15 +38,24 @@ HWY_INLINE void add_scaled(float factor, const T* x, int64_t n, float* y) {
     store(sum, y + i, part);
   });
 }
-void add_scaled_float(float factor, const float* x, int64_t n, float* y) {
-  add_scaled(factor, x, n, y);
+template <typename T>
+HWY_INLINE void copy_scaled(float factor, const T* x, int64_t n, T* y) {
+  for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
+    store(hn::Mul(set(factor), load(x + i, part)), y + i, part);
+  });
 }
-void add_scaled_bfloat16(float factor, const BFloat16* x, int64_t n, float* y) {
-  add_scaled(factor, x, n, y);
-}
-void add_scaled_float16(float factor, const Float16* x, int64_t n, float* y) {
-  add_scaled(factor, x, n, y);
-}
+
+#define DS_SCALE_KERNELS(suffix, T)                                         \
+  void add_scaled_##suffix(float factor, const T* x, int64_t n, float* y) { \
+    add_scaled(factor, x, n, y);                                            \
+  }                                                                         \
+  void copy_scaled_##suffix(float factor, const T* x, int64_t n, T* y) {    \
+    copy_scaled(factor, x, n, y);                                           \
+  }
+DS_SCALE_KERNELS(float, float)
+DS_SCALE_KERNELS(bfloat16, BFloat16)
+DS_SCALE_KERNELS(float16, Float16)
+#undef DS_SCALE_KERNELS
 
 void scale_array(float factor, int64_t n, float* x) {
   for_vectors(n, [&](int64_t i, auto part) HWY_ATTR {
@@ -63,9 +72,6 @@ HWY_EXPORT(round_array);
 HWY_EXPORT(widen_array);
 HWY_EXPORT(round_array_float16);
 HWY_EXPORT(widen_array_float16);
-HWY_EXPORT(add_scaled_float);
-HWY_EXPORT(add_scaled_bfloat16);
-HWY_EXPORT(add_scaled_float16);
 HWY_EXPORT(scale_array);
 
 void to_bfloat16(const float* x, int64_t n, base::BFloat16* y) {
@@ -84,20 +90,21 @@ void to_float(const base::Float16* x, int64_t n, float* y) {
   DS_DISPATCH(widen_array_float16)(x, n, y);
 }
 
-template <>
-void scale_add(float scale, const float* x, int64_t n, float* y) {
-  DS_DISPATCH(add_scaled_float)(scale, x, n, y);
-}
-
-template <>
-void scale_add(float scale, const base::BFloat16* x, int64_t n, float* y) {
-  DS_DISPATCH(add_scaled_bfloat16)(scale, x, n, y);
-}
-
-template <>
-void scale_add(float scale, const base::Float16* x, int64_t n, float* y) {
-  DS_DISPATCH(add_scaled_float16)(scale, x, n, y);
-}
+#define DS_SCALE_ENTRIES(suffix, T)                              \
+  HWY_EXPORT(add_scaled_##suffix);                               \
+  template <>                                                    \
+  void scale_add(float scale, const T* x, int64_t n, float* y) { \
+    DS_DISPATCH(add_scaled_##suffix)(scale, x, n, y);            \
+  }                                                              \
+  HWY_EXPORT(copy_scaled_##suffix);                              \
+  template <>                                                    \
+  void scale_copy(float scale, const T* x, int64_t n, T* y) {    \
+    DS_DISPATCH(copy_scaled_##suffix)(scale, x, n, y);           \
+  }
+DS_SCALE_ENTRIES(float, float)
+DS_SCALE_ENTRIES(bfloat16, base::BFloat16)
+DS_SCALE_ENTRIES(float16, base::Float16)
+#undef DS_SCALE_ENTRIES
 
 void scale(float scale, int64_t n, float* x) {
   DS_DISPATCH(scale_array)(scale, n, x);

@@ -18,6 +18,10 @@ void to_float(const base::Float16* x, int64_t n, float* y);
 template <typename T>
 void scale_add(float scale, const T* x, int64_t n, float* y);
 
+// y = scale * x, in float.
+template <typename T>
+void scale_copy(float scale, const T* x, int64_t n, T* y);
+
 // x *= scale.
 void scale(float scale, int64_t n, float* x);
 

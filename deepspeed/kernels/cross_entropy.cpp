@@ -1,12 +1,10 @@
-// Cross-entropy in three passes over a row: maximum, exponentials, gradient.
+// Cross-entropy in two passes over a row: maximum, exponentials.
 #include "deepspeed/kernels/cross_entropy.h"
 
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "deepspeed/kernels/dispatch.h"
-#include "deepspeed/kernels/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/cross_entropy.cpp"
@@ -47,14 +45,13 @@ HWY_INLINE float max_logit(const T* row, const T* bias, int64_t count) {
       hn::Max(hn::Max(most[0], most[1]), hn::Max(most[2], most[3])));
 }
 
-// Sum over the row of exp(logit - max), which `keep` gets: keep(i, e, part).
-template <typename T, typename Keep>
+// Sum over the row of exp(logit - max).
+template <typename T>
 HWY_INLINE float sum_of_exponentials(
     const T* row,
     const T* bias,
     int64_t count,
-    float max,
-    Keep&& keep) {
+    float max) {
   V sum[kSums];
   for (V& s : sum) {
     s = zero();
@@ -64,14 +61,12 @@ HWY_INLINE float sum_of_exponentials(
     for (int64_t k = 0; k < kSums; ++k) {
       const V x = load_logits(row, bias, i + k * kLanes, Full());
       const V e = exp(hn::Sub(x, set(max)));
-      keep(i + k * kLanes, e, Full());
       sum[k] = hn::Add(sum[k], e);
     }
   }
   for_vectors(count - i, [&](int64_t j, auto part) HWY_ATTR {
     const V x = load_logits(row, bias, i + j, part);
     const V e = exp(hn::Sub(x, set(max)));
-    keep(i + j, e, part);
     sum[0] = hn::Add(sum[0], fill_rest(e, 0.0f, part));
   });
   return sum_of_lanes(
@@ -116,71 +111,27 @@ HWY_INLINE int64_t predicted_column(
       row, bias, count, [&](V x) HWY_ATTR { return hn::Eq(x, set(max)); });
 }
 
-// The fp32 exponentials of a row between two passes over it: in the row itself
-// where that is fp32 and its logits are not needed any more.
 template <typename T>
-HWY_INLINE float* exponentials_of(const CrossEntropy<T>& args, T* row) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (args.predicted == nullptr) {
-      return row;
-    }
-  }
-  return scratch_floats(static_cast<size_t>(args.vocabulary));
-}
-
-template <bool kGradient, typename T>
-HWY_INLINE void loss_rows(
+HWY_INLINE void cross_entropy_range(
     const CrossEntropy<T>& args,
     int64_t begin,
     int64_t end) {
   const int64_t count = args.vocabulary;
   for (int64_t r = begin; r < end; ++r) {
-    T* row = args.logits + r * args.stride;
+    const T* row = args.logits + r * args.stride;
     const int64_t label = args.labels[r];
     const float max = max_logit(row, args.bias, count);
     float of_label = static_cast<float>(row[label]);
     if (args.bias != nullptr) {
       of_label += static_cast<float>(args.bias[label]);
     }
-    float* const e = kGradient ? exponentials_of(args, row) : nullptr;
-    const float sum = sum_of_exponentials(
-        row, args.bias, count, max, [&](int64_t i, V x, auto part) HWY_ATTR {
-          if (kGradient) {
-            store(x, e + i, part);
-          }
-        });
+    const float sum = sum_of_exponentials(row, args.bias, count, max);
     args.loss[r] = std::log(sum) + (max - of_label);
     if (args.predicted != nullptr) {
       args.predicted[r] = static_cast<int32_t>(
           predicted_column(row, args.bias, count, max, sum != sum));
     }
-    if (kGradient) {
-      const float factor = args.gradient_factor;
-      for_vectors(count, [&](int64_t i, auto part) HWY_ATTR {
-        store(hn::Mul(load(e + i, part), set(factor / sum)), row + i, part);
-      });
-      // From floats: in bfloat16, p - 1 of a rounded p would lose digits.
-      const float p = hn::GetLane(exp(set(of_label - max))) / sum;
-      row[label] = T((p - 1.0f) * factor);
-    }
   }
-}
-
-template <typename T>
-HWY_INLINE void cross_entropy_with_gradient_range(
-    const CrossEntropy<T>& args,
-    int64_t begin,
-    int64_t end) {
-  loss_rows<true>(args, begin, end);
-}
-DS_RANGE_KERNEL(cross_entropy_with_gradient, CrossEntropy)
-
-template <typename T>
-HWY_INLINE void cross_entropy_range(
-    const CrossEntropy<T>& args,
-    int64_t begin,
-    int64_t end) {
-  loss_rows<false>(args, begin, end);
 }
 DS_RANGE_KERNEL(cross_entropy, CrossEntropy)
 
@@ -189,7 +140,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace deepspeed::kernels {
-DS_RANGE_ENTRY(cross_entropy_with_gradient, CrossEntropy)
 DS_RANGE_ENTRY(cross_entropy, CrossEntropy)
 } // namespace deepspeed::kernels
 #endif // HWY_ONCE

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "deepspeed/bert/product.h"
+#include "deepspeed/kernels/softmax_block.h"
 #include "deepspeed/report/system_info.h"
 
 namespace deepspeed::pretrain {
@@ -18,12 +18,6 @@ constexpr double kGaps = 1.125;
 
 double dtype_bytes(const std::string& dtype) {
   return dtype == "fp32" ? 4 : 2;
-}
-
-at::ScalarType scalar_type(const std::string& dtype) {
-  return dtype == "bf16" ? at::kBFloat16
-      : dtype == "fp16"  ? at::kHalf
-                         : at::kFloat;
 }
 
 // Tokens of the run's largest micro batch on this rank.
@@ -68,10 +62,9 @@ double activation_bytes(const MemoryPlanInputs& inputs) {
       ((8 * h + 2 * f) * bytes +
        4 * static_cast<double>(c.num_attention_heads) + 2 * 4);
   const double embedding = tokens * (h * bytes + 4);
-  double head = masked * (3 * h + v) * bytes;
-  if (bytes < 4 && !bert::has_own_product(scalar_type(dtype))) {
-    head += v * h * bytes; // the decoder's gradient before it is fp32
-  }
+  // Exponentials of the logits stand padded.
+  const double head =
+      (masked * 3 * h + (masked + kernels::kSoftmaxColumns) * v) * bytes;
   return kGaps *
       (static_cast<double>(c.num_hidden_layers) * layer + embedding + head);
 }
