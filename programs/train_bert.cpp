@@ -25,12 +25,13 @@ int train(pretrain::Run& run) {
       const at::Tensor loss = model->forward(run.next_batch());
       run.add_loss(loss);
       if (run.updates_early()) {
-        optimizer.start_early(run.learning_rate());
+        optimizer.start_early(
+            run.learning_rate(), 1.0, run.wants_gradient_norm());
       }
       (loss / static_cast<double>(micro_batches)).backward();
       parameters.collect();
     }
-    if (const auto scale = run.gradient_scale(parameters)) {
+    if (const auto scale = run.gradient_scale(optimizer)) {
       optimizer.step(run.learning_rate(), *scale);
     }
     run.end_step();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "deepspeed/base/trace.h"
 #include "deepspeed/flat/large_tensor.h"
@@ -17,6 +18,20 @@ at::Tensor like(const at::Tensor& flat) {
   return flat::large_zeros(flat.numel(), flat.options());
 }
 
+// Of n gradients, in blocks of fixed size.
+double sum_of_squares(const float* gradients, int64_t n) {
+  const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
+  std::vector<double> sums(blocks);
+  flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kernels::kSumBlock;
+      sums[block] = kernels::sum_of_squares(
+          gradients + first, std::min(kernels::kSumBlock, n - first));
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 } // namespace
 
 // Updates the rows of one parameter as their gradient comes, but for those that
@@ -26,11 +41,13 @@ class Adam::EarlyRows : public flat::RowConsumer {
   EarlyRows(
       const Adam& adam,
       const flat::FlatEntry& entry,
-      const kernels::AdamStep& numbers)
+      const kernels::AdamStep& numbers,
+      bool with_norm)
       : adam_(adam),
         entry_(entry),
         numbers_(numbers),
-        columns_(entry.master.size(1)) {}
+        columns_(entry.master.size(1)),
+        squares_(with_norm ? entry.master.size(0) : 0) {}
 
   const flat::FlatEntry& entry() const {
     return entry_;
@@ -48,6 +65,9 @@ class Adam::EarlyRows : public flat::RowConsumer {
       const bool any_kept = next != kept_.end() && *next < end;
       const int64_t stop = any_kept ? *next : end;
       update(row, stop, from);
+      if (!squares_.empty() && row < stop) {
+        squares_[row] = kernels::sum_of_squares(from, (stop - row) * columns_);
+      }
       from += (stop - row) * columns_;
       row = stop;
       if (any_kept) {
@@ -70,6 +90,15 @@ class Adam::EarlyRows : public flat::RowConsumer {
   // Whether rows have come.
   bool begun() const {
     return begun_;
+  }
+
+  // Of all rows, when the gradient is complete.
+  double sum_of_squares() const {
+    double total = std::accumulate(squares_.begin(), squares_.end(), 0.0);
+    for (const int64_t row : kept_) {
+      total += kernels::sum_of_squares(adam_.gradient(offset(row)), columns_);
+    }
+    return total;
   }
 
   // Updates the rows that take() has kept, too.
@@ -102,6 +131,7 @@ class Adam::EarlyRows : public flat::RowConsumer {
   const int64_t columns_;
   bool begun_ = false;
   std::vector<int64_t> kept_;
+  std::vector<double> squares_; // of rows updated together, at the first one
 };
 
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
@@ -120,14 +150,18 @@ Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
 
 Adam::~Adam() = default;
 
-void Adam::start_early(double learning_rate, double gradient_scale) {
+void Adam::start_early(
+    double learning_rate,
+    double gradient_scale,
+    bool with_norm) {
   auto& entries = parameters_.entries();
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].slot.rows_come_last) {
       early_.push_back(std::make_unique<EarlyRows>(
           *this,
           entries[i],
-          numbers(state_[i].step + 1, learning_rate, gradient_scale)));
+          numbers(state_[i].step + 1, learning_rate, gradient_scale),
+          with_norm));
       entries[i].slot.consumer = early_.back().get();
     }
   }
@@ -213,25 +247,31 @@ const float* Adam::gradient(int64_t offset) const {
   return parameters_.gradients().const_data_ptr<float>() + offset;
 }
 
+double Adam::gradient_norm() const {
+  const base::Span span({"gradient norm"});
+  double total = 0;
+  for (flat::FlatRange range : parameters_.ranges_with_gradient()) {
+    for (const auto& rows : early_) {
+      const flat::FlatEntry& entry = rows->entry();
+      if (rows->begun() && range.begin <= entry.offset &&
+          entry.offset < range.end) {
+        total +=
+            sum_of_squares(gradient(range.begin), entry.offset - range.begin);
+        total += rows->sum_of_squares();
+        range.begin = entry.offset + entry.numel;
+      }
+    }
+    total += sum_of_squares(gradient(range.begin), range.end - range.begin);
+  }
+  return std::sqrt(total);
+}
+
 double gradient_norm(const flat::FlatParameters& parameters, double scale) {
   const base::Span span({"gradient norm"});
-  const float* gradients = parameters.gradients().data_ptr<float>();
+  const float* gradients = parameters.gradients().const_data_ptr<float>();
   double total = 0;
   for (const flat::FlatRange& range : parameters.ranges_with_gradient()) {
-    const int64_t n = range.end - range.begin;
-    const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
-    std::vector<double> sums(blocks);
-    flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kernels::kSumBlock;
-        sums[block] = kernels::sum_of_squares(
-            gradients + range.begin + first,
-            std::min(kernels::kSumBlock, n - first));
-      }
-    });
-    for (const double sum : sums) {
-      total += sum;
-    }
+    total += sum_of_squares(gradients + range.begin, range.end - range.begin);
   }
   return std::sqrt(total) * scale;
 }

@@ -42,8 +42,15 @@ class Adam {
   // Before the one backward pass of a step whose gradients nobody else needs:
   // rows of a large matrix may then be updated as soon as backward makes their
   // gradient, while they are in the cache. step() with the same arguments must
-  // follow. The result is the same to the last bit.
-  void start_early(double learning_rate, double gradient_scale = 1.0);
+  // follow. The result is the same to the last bit. `with_norm`:
+  // gradient_norm() will be called.
+  void start_early(
+      double learning_rate,
+      double gradient_scale = 1.0,
+      bool with_norm = false);
+  // Between backward and step(): that of the parameters, with what was updated
+  // early.
+  double gradient_norm() const;
   // One update with gradients multiplied by `gradient_scale` first.
   void step(double learning_rate, double gradient_scale = 1.0);
 

@@ -182,14 +182,13 @@ bool Run::wants_gradient_norm() const {
 
 bool Run::updates_early() const {
   return settings_.optimizer.gradient_accumulation_steps == 1 && finite_ &&
-      !wants_gradient_norm();
+      settings_.optimizer.max_grad_norm == 0;
 }
 
-std::optional<double> Run::gradient_scale(
-    const flat::FlatParameters& parameters) {
+std::optional<double> Run::gradient_scale(const optim::Adam& optimizer) {
   const double max_norm = settings_.optimizer.max_grad_norm;
   if (wants_gradient_norm()) {
-    gradient_norm_ = optim::gradient_norm(parameters);
+    gradient_norm_ = optimizer.gradient_norm();
   }
   // A norm that is only there to be logged decides nothing: the run must not
   // depend on --log_every.

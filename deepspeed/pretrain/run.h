@@ -67,11 +67,13 @@ class Run {
   // After add_loss(): whether nothing but one update needs the gradients that
   // come next, so that it may begin as they come.
   bool updates_early() const;
+  // Whether this step's gradient_scale() asks the optimizer for it.
+  bool wants_gradient_norm() const;
   // What the gradients are to be multiplied by: 1, or less to clip them to
   // --max_grad_norm. Nothing if a loss or the norm to clip is not finite: then
   // the update is left out, and after 10 such steps in a row the run gives up
   // with an Error(internal).
-  std::optional<double> gradient_scale(const flat::FlatParameters& parameters);
+  std::optional<double> gradient_scale(const optim::Adam& optimizer);
   // Of this step's update.
   double learning_rate() const {
     return learning_rate_at(step_);
@@ -101,8 +103,6 @@ class Run {
   void tell_memory_plan() const;
   void write_profile();
   Speed speed();
-  // For clipping or for the log.
-  bool wants_gradient_norm() const;
 
   report::Settings settings_;
   std::shared_ptr<comm::ProcessGroup> ranks_;
