@@ -24,9 +24,9 @@ namespace {
 struct Isa {
   std::string name;
   int64_t target = 0;
-  bool rounds = false; // vcvtneps2bf16
-  bool pairs = false; // vdpbf16ps, and it pays
-  bool tiles = false; // tdpbf16ps
+  bool rounds = false; // by vcvtneps2bf16
+  bool pairs = false; // products by vdpbf16ps
+  bool tiles = false; // products by tdpbf16ps
 };
 
 std::string name_of(int64_t target) {
