@@ -10,6 +10,7 @@
 
 #include "deepspeed/kernels/attention.h"
 #include "deepspeed/kernels/attention_memory_inl.h"
+#include "deepspeed/kernels/exp_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -9,7 +9,7 @@
 #endif
 
 #include "deepspeed/kernels/matmul_inl.h"
-#include "deepspeed/kernels/philox_inl.h"
+#include "deepspeed/kernels/philox_rows_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "deepspeed/kernels/cross_entropy.cpp"
 #include <hwy/foreach_target.h>
 
+#include "deepspeed/kernels/exp_inl.h"
 #include "deepspeed/kernels/float16_inl.h"
 
 HWY_BEFORE_NAMESPACE();

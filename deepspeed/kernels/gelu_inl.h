@@ -7,7 +7,7 @@
 #define DEEPSPEED_KERNELS_GELU_INL_H_
 #endif
 
-#include "deepspeed/kernels/simd_inl.h"
+#include "deepspeed/kernels/exp_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -17,7 +17,7 @@
 
 #include "deepspeed/kernels/matmul_amx_inl.h"
 #include "deepspeed/kernels/matmul_finish_inl.h"
-#include "deepspeed/kernels/matmul_pack_inl.h"
+#include "deepspeed/kernels/matmul_left_inl.h"
 
 namespace deepspeed::kernels {
 #ifndef DEEPSPEED_KERNELS_MATMUL_SIZES_

@@ -8,7 +8,7 @@
 #define DEEPSPEED_KERNELS_MATMUL_AMX_PACK_INL_H_
 #endif
 
-#include "deepspeed/kernels/matmul_pack_inl.h"
+#include "deepspeed/kernels/matmul_left_inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {

@@ -10,26 +10,13 @@
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
+#include "deepspeed/optim/sum_of_squares.h"
 
 namespace deepspeed::optim {
 namespace {
 
 at::Tensor like(const at::Tensor& flat) {
   return flat::large_zeros(flat.numel(), flat.options());
-}
-
-// Of n gradients, in blocks of fixed size.
-double sum_of_squares(const float* gradients, int64_t n) {
-  const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
-  std::vector<double> sums(blocks);
-  flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kernels::kSumBlock;
-      sums[block] = kernels::sum_of_squares(
-          gradients + first, std::min(kernels::kSumBlock, n - first));
-    }
-  });
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 } // namespace

@@ -7,30 +7,12 @@
 #include <cmath>
 
 #include "deepspeed/base/trace.h"
-#include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/adam.h"
+#include "deepspeed/optim/sum_of_squares.h"
 #include "deepspeed/zero/bucket.h"
 
 namespace deepspeed::zero {
 namespace {
-
-// Blocks of fixed size in order: the thread count does not matter.
-double sum_of_squares(const float* x, int64_t n) {
-  const int64_t blocks = (n + kernels::kSumBlock - 1) / kernels::kSumBlock;
-  std::vector<double> sums(blocks);
-  flat::for_ranges(0, blocks, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kernels::kSumBlock;
-      sums[block] = kernels::sum_of_squares(
-          x + first, std::min(kernels::kSumBlock, n - first));
-    }
-  });
-  double total = 0;
-  for (const double sum : sums) {
-    total += sum;
-  }
-  return total;
-}
 
 // This rank's share of the reduced gradients.
 at::Tensor counted_gradient(const FlatGroup& group) {
@@ -75,7 +57,8 @@ double ShardedOptimizer::gradient_norm() {
   double own = 0;
   for (const auto& group : groups_) {
     const at::Tensor gradient = counted_gradient(*group);
-    own += sum_of_squares(gradient.const_data_ptr<float>(), gradient.numel());
+    own += optim::sum_of_squares(
+        gradient.const_data_ptr<float>(), gradient.numel());
   }
   at::Tensor sums = at::zeros({ranks_.size()}, at::kDouble);
   sums.data_ptr<double>()[ranks_.rank()] = own;
