@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 
 #include "deepspeed/base/trace.h"
 #include "deepspeed/flat/large_tensor.h"
@@ -81,6 +82,11 @@ class Adam::EarlyRows : public flat::RowConsumer {
 
   // Of all rows, when the gradient is complete.
   double sum_of_squares() const {
+    if (squares_.empty()) {
+      throw std::logic_error(
+          "the norm of a gradient that was used as it came: start_early() was "
+          "not told");
+    }
     double total = std::accumulate(squares_.begin(), squares_.end(), 0.0);
     for (const int64_t row : kept_) {
       total += kernels::sum_of_squares(adam_.gradient(offset(row)), columns_);

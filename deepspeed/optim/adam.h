@@ -49,7 +49,7 @@ class Adam {
       double gradient_scale = 1.0,
       bool with_norm = false);
   // Between backward and step(): that of the parameters, with what was updated
-  // early.
+  // early. Throws std::logic_error if start_early() was not told.
   double gradient_norm() const;
   // One update with gradients multiplied by `gradient_scale` first.
   void step(double learning_rate, double gradient_scale = 1.0);

@@ -177,6 +177,19 @@ TEST(Adam, AnEarlyStartIsForOneDenseGradient) {
   EXPECT_EQ(slot.row_consumer(), nullptr);
 }
 
+TEST(Adam, TheNormOfAnEarlyStartMustBeAskedFor) {
+  Module module;
+  module.a.set_data(at::randn({6, 70}));
+  flat::FlatParameters parameters(module, at::kFloat);
+  Adam adam(parameters, {});
+  flat::GradientSlot& slot = parameters.entries()[0].slot;
+  slot.rows_come_last = true;
+  parameters.begin_step();
+  adam.start_early(1e-2);
+  write_gradient(slot, at::randn({6, 70}), {});
+  EXPECT_THROW(adam.gradient_norm(), std::logic_error);
+}
+
 TEST(GradientNorm, LeavesOutParametersWithoutGradient) {
   Module module;
   flat::FlatParameters parameters(module, at::kFloat);
