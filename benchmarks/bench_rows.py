@@ -1,4 +1,5 @@
 """Rows of the table of `make bench`, and what the comparisons share."""
+import bisect
 import dataclasses
 import datetime
 import json
@@ -84,14 +85,23 @@ def write_batches(path, steps, batch_size, text=DATA, max_seq_length=512):
 def useful_flops(batch, shape):
     """Floating-point operations of a step that no implementation can do without:
     2 for each weight and token forward and 4 backward, nothing for padding, the
-    head on masked tokens only."""
+    head and what of the last layer is neither key nor value on masked tokens only."""
     layers, _, ff, hidden = shape
     vocabulary = 50265
     bounds = batch["cu_seqlens"]
-    squares = sum((b - a) ** 2 for a, b in zip(bounds, bounds[1:]))
-    dense = len(batch["ids"]) * (4 * hidden * hidden + 2 * hidden * ff)
-    head = len(batch["masked"]) * hidden * (hidden + vocabulary)
-    return 6 * (layers * (dense + 2 * squares * hidden) + head)
+    masked = sorted(batch["masked"])
+    tokens = len(batch["ids"])
+    lengths = [(b - a, bisect.bisect_left(masked, b) - bisect.bisect_left(masked, a))
+               for a, b in zip(bounds, bounds[1:])]
+
+    def layer(outputs, pairs):
+        return (tokens * 2 * hidden * hidden + outputs * 2 * hidden * (hidden + ff)
+                + 2 * pairs * hidden)
+
+    whole = layer(tokens, sum(length * length for length, _ in lengths))
+    last = layer(len(masked), sum(length * queries for length, queries in lengths))
+    head = len(masked) * hidden * (hidden + vocabulary)
+    return 6 * ((layers - 1) * whole + last + head)
 
 
 def product_peak(threads):

@@ -153,29 +153,43 @@ void columns(const Measure& measure) {
 
 template <typename T, bool kBackward>
 void attention(const Measure& measure) {
-  const auto qkv = data<T>(kTokens * 3 * kHidden);
+  const auto q = data<T>(kTokens * kHidden);
+  const auto kv = data<T>(kTokens * 2 * kHidden);
   const auto dout = data<T>(kTokens * kHidden);
+  std::vector<uint32_t> positions;
+  for (const int64_t length : kLengths) {
+    for (int64_t i = 0; i < length; ++i) {
+      positions.push_back(static_cast<uint32_t>(i));
+    }
+  }
   std::vector<T> out(dout.size());
-  std::vector<T> dqkv(qkv.size());
+  std::vector<T> dq(q.size());
+  std::vector<T> dkv(kv.size());
   std::vector<float> lse(kHeads * kTokens);
   AttentionForward<T> forward;
   forward.shape = {kTokens, kHeads, kHidden / kHeads, std::sqrt(1 / 32.0f)};
   forward.dropout = make_dropout(0.1f, 1, 1);
-  forward.qkv = qkv.data();
+  forward.positions = positions.data();
+  forward.q = q.data();
+  forward.kv = kv.data();
   forward.out = out.data();
   forward.lse = lse.data();
   AttentionBackward<T> backward;
   backward.shape = forward.shape;
   backward.dropout = forward.dropout;
-  backward.qkv = qkv.data();
+  backward.positions = positions.data();
+  backward.q = q.data();
+  backward.kv = kv.data();
   backward.out = out.data();
   backward.lse = lse.data();
   backward.dout = dout.data();
-  backward.dqkv = dqkv.data();
+  backward.dq = dq.data();
+  backward.dkv = dkv.data();
   const auto kernel = [&] {
     Sequence sequence;
     for (const int64_t length : kLengths) {
       sequence.length = length;
+      sequence.queries = length;
       for (int64_t head = 0; head < kHeads; ++head) {
         if (kBackward) {
           attention_backward(backward, sequence, head);
@@ -184,6 +198,7 @@ void attention(const Measure& measure) {
         }
       }
       sequence.first += length;
+      sequence.first_query += length;
       ++sequence.visit;
     }
   };

@@ -2,31 +2,53 @@
 #include "deepspeed/bert/batch.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace deepspeed::bert {
+namespace {
+
+// `tokens` are ascending indices into the ids of the batch.
+OutputTokens output_tokens(
+    const text::PackedBatch& packed,
+    const std::vector<int32_t>& tokens) {
+  OutputTokens outputs;
+  auto next = tokens.begin();
+  for (size_t i = 0; i + 1 < packed.cu_seqlens.size(); ++i) {
+    const int32_t first = packed.cu_seqlens[i];
+    const int32_t end = packed.cu_seqlens[i + 1];
+    kernels::Sequence sequence;
+    sequence.first = first;
+    sequence.length = end - first;
+    sequence.visit = packed.visits[i];
+    sequence.first_query = outputs.count();
+    for (; next != tokens.end() && *next < end; ++next) {
+      outputs.visits.push_back(sequence.visit);
+      outputs.positions.push_back(static_cast<uint32_t>(*next - first));
+    }
+    sequence.queries = outputs.count() - sequence.first_query;
+    outputs.sequences.push_back(sequence);
+  }
+  TORCH_INTERNAL_ASSERT(next == tokens.end());
+  outputs.rows = at::empty({outputs.count()}, at::kLong);
+  std::copy(tokens.begin(), tokens.end(), outputs.rows.data_ptr<int64_t>());
+  return outputs;
+}
+
+std::vector<int32_t> all(size_t count) {
+  std::vector<int32_t> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  return tokens;
+}
+
+} // namespace
 
 Batch::Batch(text::PackedBatch packed)
     : packed_(std::move(packed)),
+      all_tokens_(output_tokens(packed_, all(packed_.ids.size()))),
+      masked_tokens_(output_tokens(packed_, packed_.masked)),
       words_(packed_.ids.begin(), packed_.ids.end()) {
   std::sort(words_.begin(), words_.end());
   words_.erase(std::unique(words_.begin(), words_.end()), words_.end());
-  token_visits_.reserve(packed_.ids.size());
-  token_positions_.reserve(packed_.ids.size());
-  for (size_t i = 0; i + 1 < packed_.cu_seqlens.size(); ++i) {
-    const int32_t first = packed_.cu_seqlens[i];
-    const int32_t length = packed_.cu_seqlens[i + 1] - first;
-    const uint64_t visit = packed_.visits[i];
-    sequences_.push_back({first, length, visit});
-    for (int32_t position = 0; position < length; ++position) {
-      token_visits_.push_back(visit);
-      token_positions_.push_back(static_cast<uint32_t>(position));
-    }
-  }
-  masked_rows_ = at::empty({masked()}, at::kLong);
-  std::copy(
-      packed_.masked.begin(),
-      packed_.masked.end(),
-      masked_rows_.data_ptr<int64_t>());
 }
 
 } // namespace deepspeed::bert

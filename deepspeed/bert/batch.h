@@ -11,6 +11,23 @@
 
 namespace deepspeed::bert {
 
+// Tokens of a batch that a layer gives an output for.
+struct OutputTokens {
+  // All sequences of the batch in its order, with their queries: these tokens.
+  std::vector<kernels::Sequence> sequences;
+  std::vector<uint64_t> visits; // [outputs], keys of dropout
+  std::vector<uint32_t> positions; // [outputs], from 0
+  at::Tensor rows; // [outputs], int64, of the hidden states
+
+  int64_t count() const {
+    return static_cast<int64_t>(visits.size());
+  }
+  // Valid as long as this.
+  kernels::TokenKeys keys() const {
+    return {visits.data(), positions.data()};
+  }
+};
+
 // Constant after construction.
 class Batch {
  public:
@@ -25,30 +42,23 @@ class Batch {
   int64_t masked() const {
     return static_cast<int64_t>(packed_.masked.size());
   }
-  // All sequences in the order of the batch.
-  const std::vector<kernels::Sequence>& sequences() const {
-    return sequences_;
-  }
   // The distinct ids of the batch, ascending.
   const std::vector<int64_t>& words() const {
     return words_;
   }
-  // Keys of dropout for each token; valid as long as the batch.
-  kernels::TokenKeys token_keys() const {
-    return {token_visits_.data(), token_positions_.data()};
+  const OutputTokens& all_tokens() const {
+    return all_tokens_;
   }
-  // [masked], int64: rows of the hidden states that are predicted.
-  const at::Tensor& masked_rows() const {
-    return masked_rows_;
+  // Those that are predicted.
+  const OutputTokens& masked_tokens() const {
+    return masked_tokens_;
   }
 
  private:
   text::PackedBatch packed_;
-  std::vector<kernels::Sequence> sequences_;
+  OutputTokens all_tokens_;
+  OutputTokens masked_tokens_;
   std::vector<int64_t> words_;
-  std::vector<uint64_t> token_visits_; // [tokens]
-  std::vector<uint32_t> token_positions_; // [tokens], from 0
-  at::Tensor masked_rows_;
 };
 
 } // namespace deepspeed::bert

@@ -7,7 +7,7 @@
 namespace deepspeed::bert {
 namespace {
 
-// Shapes: t tokens, h hidden, f intermediate.
+// Shapes: t tokens, m of them with an output, h hidden, f intermediate.
 class EncoderLayer : public Block {
  public:
   explicit EncoderLayer(const LayerArguments& arguments)
@@ -15,8 +15,9 @@ class EncoderLayer : public Block {
 
   at::Tensor forward(const at::Tensor& input) override {
     input_ = input;
-    attention_.qkv = query_key_value();
-    attention_.batch = arguments_.batch.get();
+    selected_ = selects() ? input.index_select(0, outputs().rows) : input;
+    attention_.outputs = arguments_.outputs;
+    project();
     attention_.heads = arguments_.heads;
     attention_.dropout = arguments_.attention_dropout;
     attended_ = attention(attention_);
@@ -26,7 +27,7 @@ class EncoderLayer : public Block {
       return product(
           tasks, attended_.context, parameter(kAttentionOutputWeight).t());
     });
-    norm.residual = input_;
+    norm.residual = selected_;
     middle_ = layer_norm(norm, saved_attention_norm_);
 
     activated_ = run_now([&](flat::TaskList& tasks) {
@@ -51,13 +52,19 @@ class EncoderLayer : public Block {
     auto [dmiddle, dff] =
         norm_backward(output_norm(), dy, saved_output_norm_, gradients);
     feed_forward_backward(dff, dmiddle, gradients);
-    auto [dinput, dprojected] = norm_backward(
+    auto [dselected, dprojected] = norm_backward(
         attention_norm(), dmiddle, saved_attention_norm_, gradients);
-    attention_half_backward(dprojected, dinput, gradients);
-    return dinput;
+    return attention_half_backward(dprojected, dselected, gradients);
   }
 
  private:
+  const OutputTokens& outputs() const {
+    return *arguments_.outputs;
+  }
+  // Whether there are tokens without an output.
+  bool selects() const {
+    return outputs().count() < arguments_.batch->tokens();
+  }
   const at::Tensor& parameter(size_t which) const {
     return arguments_.parameters->tensors[which];
   }
@@ -75,7 +82,7 @@ class EncoderLayer : public Block {
     inputs.beta = parameter(bias + 2);
     inputs.eps = arguments_.layer_norm_eps;
     inputs.dropout = dropout;
-    inputs.tokens = arguments_.batch->token_keys();
+    inputs.tokens = outputs().keys();
     return inputs;
   }
   Norm attention_norm() const {
@@ -102,23 +109,29 @@ class EncoderLayer : public Block {
     });
   }
 
-  // [t, 3h]; each product goes into its columns.
-  at::Tensor query_key_value() const {
-    const int64_t hidden = input_.size(1);
-    at::Tensor qkv = at::empty({input_.size(0), 3 * hidden}, input_.options());
+  // The columns of `kv` that are keys or values.
+  static at::Tensor keys(const at::Tensor& kv) {
+    return kv.narrow(1, 0, kv.size(1) / 2);
+  }
+  static at::Tensor values(const at::Tensor& kv) {
+    return kv.narrow(1, kv.size(1) / 2, kv.size(1) / 2);
+  }
+
+  // Makes queries, keys and values.
+  void project() {
+    attention_.q = at::empty_like(selected_);
+    attention_.kv =
+        at::empty({input_.size(0), 2 * input_.size(1)}, input_.options());
     flat::TaskList tasks;
-    for (size_t i = 0; i < 3; ++i) {
-      at::Tensor slice =
-          qkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
-      bias_product_out(
-          tasks,
-          slice,
-          parameter(kQueryBias + 2 * i),
-          input_,
-          parameter(kQueryWeight + 2 * i).t());
-    }
+    const auto add =
+        [&](at::Tensor out, const at::Tensor& x, LayerParameter weight) {
+          bias_product_out(
+              tasks, out, parameter(weight + 1), x, parameter(weight).t());
+        };
+    add(attention_.q, selected_, kQueryWeight);
+    add(keys(attention_.kv), input_, kKeyWeight);
+    add(values(attention_.kv), input_, kValueWeight);
     tasks.run();
-    return qkv;
   }
 
   // Adds the gradient that comes through the feed-forward half to `dmiddle`.
@@ -142,10 +155,11 @@ class EncoderLayer : public Block {
     tasks.run();
   }
 
-  // The same for the attention half and `dinput`.
-  void attention_half_backward(
+  // The same for the attention half and `dselected`; returns the gradient of
+  // the input.
+  at::Tensor attention_half_backward(
       const at::Tensor& dprojected,
-      at::Tensor& dinput,
+      at::Tensor& dselected,
       flat::GradientOutputs& gradients) const {
     flat::TaskList tasks;
     weight_gradient(
@@ -157,29 +171,42 @@ class EncoderLayer : public Block {
         product(tasks, dprojected, parameter(kAttentionOutputWeight));
     bias_gradient(tasks, dprojected, gradients.take(kAttentionOutputBias));
     tasks.run();
-    const at::Tensor dqkv = attention_backward(attention_, attended_, dcontext);
-    const int64_t hidden = input_.size(1);
-    std::vector<Factors> pairs;
-    for (size_t i = 0; i < 3; ++i) {
-      const at::Tensor slice =
-          dqkv.narrow(1, static_cast<int64_t>(i) * hidden, hidden);
-      weight_gradient(
-          tasks, slice, input_, gradients.take(kQueryWeight + 2 * i));
-      bias_gradient(tasks, slice, gradients.take(kQueryBias + 2 * i));
-      pairs.push_back({slice, parameter(kQueryWeight + 2 * i)});
+    const AttentionGradients d =
+        attention_backward(attention_, attended_, dcontext);
+    const auto add = [&](const at::Tensor& dout,
+                         const at::Tensor& x,
+                         LayerParameter weight) {
+      weight_gradient(tasks, dout, x, gradients.take(weight));
+      bias_gradient(tasks, dout, gradients.take(weight + 1));
+      return Factors{dout, parameter(weight)};
+    };
+    const Factors query = add(d.q, selected_, kQueryWeight);
+    const Factors key = add(keys(d.kv), input_, kKeyWeight);
+    const Factors value = add(values(d.kv), input_, kValueWeight);
+    if (!selects()) {
+      add_products_(tasks, dselected, {query, key, value});
+      tasks.run();
+      return dselected;
     }
-    add_products_(tasks, dinput, pairs);
+    add_products_(tasks, dselected, {query});
     tasks.run();
+    at::Tensor dinput = at::zeros_like(input_);
+    // The selected tokens are distinct, so a copy is the whole sum.
+    dinput.index_copy_(0, outputs().rows, dselected);
+    add_products_(tasks, dinput, {key, value});
+    tasks.run();
+    return dinput;
   }
 
   const LayerArguments arguments_;
   // Kept for backward.
   at::Tensor input_; // [t, h]
+  at::Tensor selected_; // [m, h], its rows of the tokens with an output
   AttentionInputs attention_;
   AttentionOutputs attended_;
   SavedNorm saved_attention_norm_;
-  at::Tensor middle_; // [t, h], after the first LayerNorm
-  Activation activated_; // [t, f], after GELU
+  at::Tensor middle_; // [m, h], after the first LayerNorm
+  Activation activated_; // [m, f], after GELU
   SavedNorm saved_output_norm_;
 };
 

@@ -34,6 +34,7 @@ enum LayerParameter : size_t {
 struct LayerArguments {
   const BlockParameters* parameters = nullptr;
   std::shared_ptr<const Batch> batch;
+  const OutputTokens* outputs = nullptr; // of `batch`
   int64_t heads = 1;
   float layer_norm_eps = 1e-5f;
   kernels::Dropout attention_dropout; // of the probabilities
@@ -41,9 +42,10 @@ struct LayerArguments {
   kernels::Dropout output_dropout;
 };
 
-// [tokens, hidden] -> [tokens, hidden]:
+// [tokens, hidden] -> [outputs, hidden]:
 //   a = LayerNorm(x + dropout(attention(x) Wo^T + bo))
 //   y = LayerNorm(a + dropout(gelu(a W1^T + b1) W2^T + b2))
+// Of the tokens without an output only keys and values are computed.
 std::shared_ptr<Block> make_encoder_layer(const LayerArguments& arguments);
 
 } // namespace deepspeed::bert

@@ -13,16 +13,20 @@ double training_flops(const RobertaConfig& config, const Batch& batch) {
   const auto h = static_cast<double>(config.hidden_size);
   const auto f = static_cast<double>(config.intermediate_size);
   const auto v = static_cast<double>(config.vocab_size);
-  double scores = 0; // of one head and layer
-  for (const kernels::Sequence& sequence : batch.sequences()) {
-    const auto length = static_cast<double>(sequence.length);
-    scores += length * length;
-  }
-  const double layer =
-      static_cast<double>(batch.tokens()) * 2 * (4 * h * h + 2 * h * f) +
-      4 * h * scores;
+  const auto layer = [&](const OutputTokens& outputs) {
+    double scores = 0; // of one head
+    for (const kernels::Sequence& sequence : outputs.sequences) {
+      scores += static_cast<double>(sequence.length * sequence.queries);
+    }
+    return static_cast<double>(batch.tokens()) * 4 * h * h +
+        static_cast<double>(outputs.count()) * 4 * (h * h + h * f) +
+        4 * h * scores;
+  };
+  const double layers = static_cast<double>(config.num_hidden_layers - 1) *
+          layer(batch.all_tokens()) +
+      layer(batch.masked_tokens());
   const double head = static_cast<double>(batch.masked()) * 2 * (h * h + h * v);
-  return 3 * (static_cast<double>(config.num_hidden_layers) * layer + head);
+  return 3 * (layers + head);
 }
 
 double measure_product_peak(at::ScalarType dtype) {

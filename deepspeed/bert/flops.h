@@ -7,11 +7,13 @@
 namespace deepspeed::bert {
 
 // Operations of forward and backward for one batch; a multiplication with its
-// addition is two. Counted are the products of the encoder (2 (4 h^2 + 2 h f) a
-// token and layer), the attention (4 h n^2 a sequence of n tokens and layer)
-// and the head (2 (h^2 + h V) a masked token), three times: backward makes two
-// products for each of forward's. What is done twice to save memory does not
-// count, nor do padding and the rest (well below 1 %).
+// addition is two. Counted are the products of the encoder (4 h^2 a token and
+// layer for keys and values, 4 (h^2 + h f) for the rest), the attention (4 h n
+// for a query in a sequence of n tokens) and the head (2 (h^2 + h V) a masked
+// token), three times: backward makes two products for each of forward's. In
+// the last layer nothing but the keys and values is needed of a token that is
+// not masked. What is done twice to save memory does not count, nor do padding
+// and the rest (well below 1 %).
 double training_flops(const RobertaConfig& config, const Batch& batch);
 
 // Operations per second of the matrix products that the model's blocks make in

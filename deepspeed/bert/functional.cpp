@@ -35,7 +35,7 @@ void for_columns(int64_t n, Function&& function) {
 // Calls function(sequence, head) for all pairs, in the order of the rows.
 template <typename Function>
 void for_heads(const AttentionInputs& inputs, Function&& function) {
-  const auto& sequences = inputs.batch->sequences();
+  const auto& sequences = inputs.outputs->sequences;
   const int64_t tasks = static_cast<int64_t>(sequences.size()) * inputs.heads;
   flat::for_tasks(tasks, [&](int64_t task) {
     function(sequences[task / inputs.heads], task % inputs.heads);
@@ -43,9 +43,9 @@ void for_heads(const AttentionInputs& inputs, Function&& function) {
 }
 
 kernels::AttentionShape attention_shape(const AttentionInputs& inputs) {
-  const int64_t head_dim = inputs.qkv.size(1) / 3 / inputs.heads;
+  const int64_t head_dim = inputs.q.size(1) / inputs.heads;
   return {
-      inputs.qkv.size(0),
+      inputs.q.size(0),
       inputs.heads,
       head_dim,
       1.0f / std::sqrt(static_cast<float>(head_dim))};
@@ -212,18 +212,18 @@ void weight_gradient(
 }
 
 AttentionOutputs attention(const AttentionInputs& inputs) {
-  const int64_t tokens = inputs.qkv.size(0);
   AttentionOutputs outputs;
-  outputs.context =
-      at::empty({tokens, inputs.qkv.size(1) / 3}, inputs.qkv.options());
-  outputs.lse =
-      at::empty({inputs.heads, tokens}, inputs.qkv.options().dtype(at::kFloat));
-  dispatch(inputs.qkv, [&](auto t) {
+  outputs.context = at::empty_like(inputs.q);
+  outputs.lse = at::empty(
+      {inputs.heads, inputs.q.size(0)}, inputs.q.options().dtype(at::kFloat));
+  dispatch(inputs.q, [&](auto t) {
     using T = decltype(t);
     kernels::AttentionForward<T> args;
     args.shape = attention_shape(inputs);
     args.dropout = inputs.dropout;
-    args.qkv = data<T>(inputs.qkv);
+    args.positions = inputs.outputs->positions.data();
+    args.q = data<T>(inputs.q);
+    args.kv = data<T>(inputs.kv);
     args.out = data<T>(outputs.context);
     args.lse = data<float>(outputs.lse);
     for_heads(inputs, [&](const kernels::Sequence& sequence, int64_t head) {
@@ -233,26 +233,31 @@ AttentionOutputs attention(const AttentionInputs& inputs) {
   return outputs;
 }
 
-at::Tensor attention_backward(
+AttentionGradients attention_backward(
     const AttentionInputs& inputs,
     const AttentionOutputs& outputs,
     const at::Tensor& dcontext) {
-  at::Tensor dqkv = at::empty_like(inputs.qkv);
-  dispatch(inputs.qkv, [&](auto t) {
+  AttentionGradients gradients;
+  gradients.q = at::empty_like(inputs.q);
+  gradients.kv = at::empty_like(inputs.kv);
+  dispatch(inputs.q, [&](auto t) {
     using T = decltype(t);
     kernels::AttentionBackward<T> args;
     args.shape = attention_shape(inputs);
     args.dropout = inputs.dropout;
-    args.qkv = data<T>(inputs.qkv);
+    args.positions = inputs.outputs->positions.data();
+    args.q = data<T>(inputs.q);
+    args.kv = data<T>(inputs.kv);
     args.out = data<T>(outputs.context);
     args.lse = data<float>(outputs.lse);
     args.dout = data<T>(dcontext);
-    args.dqkv = data<T>(dqkv);
+    args.dq = data<T>(gradients.q);
+    args.dkv = data<T>(gradients.kv);
     for_heads(inputs, [&](const kernels::Sequence& sequence, int64_t head) {
       kernels::attention_backward(args, sequence, head);
     });
   });
-  return dqkv;
+  return gradients;
 }
 
 at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
@@ -275,7 +280,7 @@ at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
     args.gamma = data<T>(inputs.gamma);
     args.beta = data<T>(inputs.beta);
     args.dropout = inputs.dropout;
-    args.tokens = inputs.batch->token_keys();
+    args.tokens = inputs.batch->all_tokens().keys();
     args.y = data<T>(y);
     args.normalized = data<T>(saved.normalized);
     args.rstd = data<float>(saved.rstd);
@@ -300,7 +305,7 @@ void embedding_backward(
       for_rows(tokens, [&](int64_t begin, int64_t end) {
         kernels::dropout_rows(
             inputs.dropout,
-            inputs.batch->token_keys(),
+            inputs.batch->all_tokens().keys(),
             dy.size(1),
             data<T>(dy),
             data<T>(dnorm),

@@ -72,20 +72,25 @@ void weight_gradient(
     const at::Tensor& x, // [rows, in]
     const GradientTarget& target);
 
-// Self-attention of all sequences of a batch.
+// Self-attention of all sequences of a batch, for some of its tokens.
 struct AttentionInputs {
-  const Batch* batch = nullptr;
+  const OutputTokens* outputs = nullptr;
   int64_t heads = 1;
   kernels::Dropout dropout; // of the probabilities
-  at::Tensor qkv; // [tokens, 3 * hidden]
+  at::Tensor q; // [outputs, hidden]
+  at::Tensor kv; // [tokens, 2 * hidden]
 };
 struct AttentionOutputs {
-  at::Tensor context; // [tokens, hidden]
-  at::Tensor lse; // [heads, tokens], fp32
+  at::Tensor context; // [outputs, hidden]
+  at::Tensor lse; // [heads, outputs], fp32
 };
 AttentionOutputs attention(const AttentionInputs& inputs);
-// Returns the gradient of qkv.
-at::Tensor attention_backward(
+
+struct AttentionGradients {
+  at::Tensor q; // [outputs, hidden]
+  at::Tensor kv; // [tokens, 2 * hidden]
+};
+AttentionGradients attention_backward(
     const AttentionInputs& inputs,
     const AttentionOutputs& outputs,
     const at::Tensor& dcontext);

@@ -8,16 +8,15 @@
 namespace deepspeed::bert {
 namespace {
 
-// Shapes: t tokens, m masked tokens, h hidden, v vocabulary.
+// Shapes: m masked tokens, h hidden, v vocabulary.
 class MlmHead : public Block {
  public:
   explicit MlmHead(const HeadArguments& arguments) : arguments_(arguments) {}
 
   at::Tensor forward(const at::Tensor& input) override {
-    const auto options = input.options().dtype(at::kFloat);
-    tokens_ = input.size(0);
+    input_ = input;
     if (arguments_.batch->masked() == 0) {
-      return at::zeros({}, options);
+      return at::zeros({}, input.options().dtype(at::kFloat));
     }
     normed_ = normalized(input);
     return decoder_losses(decoder(), saved_decoder_).mean();
@@ -26,12 +25,9 @@ class MlmHead : public Block {
   at::Tensor backward(
       const at::Tensor& output_gradient,
       flat::GradientOutputs& gradients) override {
-    const int64_t hidden = parameter(kDenseWeight).size(1);
-    at::Tensor dinput =
-        at::zeros({tokens_, hidden}, parameter(kDenseWeight).options());
     const int64_t masked = arguments_.batch->masked();
     if (masked == 0) {
-      return dinput;
+      return at::zeros_like(input_);
     }
     const float scale =
         output_gradient.item<float>() / static_cast<float>(masked);
@@ -58,12 +54,10 @@ class MlmHead : public Block {
         layer_norm_backward(tasks, norm(), dnormed, saved_norm_).x;
     tasks.run();
     gelu_backward_(ddense, gelu_derivative_);
-    weight_gradient(tasks, ddense, rows_, gradients.take(kDenseWeight));
-    const at::Tensor drows = product(tasks, ddense, parameter(kDenseWeight));
+    weight_gradient(tasks, ddense, input_, gradients.take(kDenseWeight));
+    at::Tensor dinput = product(tasks, ddense, parameter(kDenseWeight));
     bias_gradient(tasks, ddense, gradients.take(kDenseBias));
     tasks.run();
-    // The masked tokens are distinct, so a copy is the whole sum.
-    dinput.index_copy_(0, arguments_.batch->masked_rows(), drows);
     return dinput;
   }
 
@@ -76,12 +70,11 @@ class MlmHead : public Block {
   }
 
  private:
-  // Of the masked rows: [m, h], what the decoder reads.
+  // [m, h], what the decoder reads.
   at::Tensor normalized(const at::Tensor& input) {
-    rows_ = input.index_select(0, arguments_.batch->masked_rows());
     const Activation dense = run_now([&](flat::TaskList& tasks) {
       return gelu_product(
-          tasks, parameter(kDenseBias), rows_, parameter(kDenseWeight).t());
+          tasks, parameter(kDenseBias), input, parameter(kDenseWeight).t());
     });
     gelu_derivative_ = dense.derivative;
     NormInputs inputs = norm();
@@ -111,8 +104,7 @@ class MlmHead : public Block {
 
   const HeadArguments arguments_;
   // Kept for backward.
-  int64_t tokens_ = 0;
-  at::Tensor rows_; // [m, h], input of the head
+  at::Tensor input_; // [m, h]
   at::Tensor gelu_derivative_; // [m, h]
   SavedNorm saved_norm_;
   at::Tensor normed_; // [m, h], input of the decoder

@@ -25,8 +25,9 @@ struct HeadArguments {
   float layer_norm_eps = 1e-5f;
 };
 
-// [tokens, hidden] -> scalar, fp32: the mean cross-entropy over the masked
-// tokens. The head runs on their rows only. Without a masked token it is 0.
+// [masked, hidden], the hidden states of the masked tokens -> scalar, fp32: the
+// mean of their cross-entropy. Without a masked token it is 0, whatever the
+// input.
 std::shared_ptr<Block> make_mlm_head(const HeadArguments& arguments);
 
 // The parts of an evaluation.
@@ -36,7 +37,7 @@ struct HeadPrediction {
 };
 HeadPrediction predict(
     const HeadArguments& arguments,
-    const at::Tensor& hidden_states);
+    const at::Tensor& hidden_states); // [masked, hidden]
 
 // [masked, vocabulary], compute dtype: decoder output with its bias.
 at::Tensor head_logits(

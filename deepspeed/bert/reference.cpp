@@ -79,7 +79,7 @@ at::Tensor self_attention(
   const int64_t hidden = input.size(1);
   const double scale = 1.0 / std::sqrt(static_cast<double>(hidden / heads));
   std::vector<at::Tensor> outputs;
-  for (const kernels::Sequence& sequence : batch.sequences()) {
+  for (const kernels::Sequence& sequence : batch.all_tokens().sequences) {
     // [heads, length, head_dim]
     const auto split = [&](const at::Tensor& x) {
       return x.narrow(0, sequence.first, sequence.length)
@@ -107,7 +107,7 @@ at::Tensor hidden_multiplier(
     int64_t hidden) {
   at::Tensor multiplier = at::empty({batch.tokens(), hidden}, at::kFloat);
   auto values = multiplier.accessor<float, 2>();
-  const kernels::TokenKeys keys = batch.token_keys();
+  const kernels::TokenKeys keys = batch.all_tokens().keys();
   for (int64_t token = 0; token < batch.tokens(); ++token) {
     fill_multipliers(
         dropout, keys.visit[token], keys.position[token], values[token]);
@@ -162,7 +162,7 @@ at::Tensor head_logits(
     const std::vector<at::Tensor>& p,
     const at::Tensor& hidden_states) {
   const at::Tensor rows = hidden_states.index_select(
-      0, site.batch.masked_rows().to(hidden_states.device()));
+      0, site.batch.masked_tokens().rows.to(hidden_states.device()));
   const at::Tensor dense =
       at::gelu(at::linear(rows, p[kDenseWeight], p[kDenseBias]));
   return at::linear(

@@ -125,7 +125,7 @@ void RobertaForMaskedLMImpl::check(const Batch& batch) const {
         " is outside the vocabulary of ",
         c.vocab_size);
   }
-  for (const kernels::Sequence& sequence : batch.sequences()) {
+  for (const kernels::Sequence& sequence : batch.all_tokens().sequences) {
     TORCH_CHECK_VALUE(
         sequence.length + 2 <= c.max_position_embeddings,
         "a sequence of ",
@@ -161,6 +161,7 @@ at::Tensor RobertaForMaskedLMImpl::encode(
               site, embeddings_.tensors, make_dropout(kEmbeddingSite));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
+    const bool all = i + 1 < layers_.size() || batch->masked() == 0;
     const base::Span span(layers_[i].pass("forward"));
     const kernels::Dropout attention = make_dropout(layer_site(i, 0));
     const kernels::Dropout attention_output = make_dropout(layer_site(i, 1));
@@ -172,6 +173,7 @@ at::Tensor RobertaForMaskedLMImpl::encode(
                    make_encoder_layer(
                        {&layers_[i],
                         batch,
+                        all ? &batch->all_tokens() : &batch->masked_tokens(),
                         heads,
                         eps,
                         attention,

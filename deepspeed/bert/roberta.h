@@ -80,7 +80,8 @@ class RobertaForMaskedLMImpl : public ParameterTree,
       at::IntArrayRef sizes,
       double value);
 
-  // [tokens, hidden], the last layer's output.
+  // The last layer's output for the masked tokens, [masked, hidden]; for all
+  // tokens, [tokens, hidden], without a masked one, and by the reference.
   at::Tensor encode(const std::shared_ptr<const Batch>& batch, bool dropout);
   void check(const Batch& batch) const;
 

@@ -8,6 +8,7 @@
 #define DEEPSPEED_KERNELS_ATTENTION_BACKWARD_INL_H_
 #endif
 
+#include <algorithm>
 #include <limits>
 
 #include "deepspeed/kernels/attention_softmax_inl.h"
@@ -24,20 +25,21 @@ HWY_INLINE float dot(const T* a, const T* b, int64_t count) {
   return sum_of_lanes(sum);
 }
 
-// Of the `count` queries from `token` on; the last stands in for missing ones.
+// Of `count` queries from `query` of the batch on; the last stands in for
+// missing ones.
 template <typename T>
 HWY_INLINE void load_saved(
     const AttentionBackward<T>& args,
     int64_t head,
-    int64_t token,
+    int64_t query,
     int64_t count,
     Saved& saved) {
   const int64_t dim = args.shape.head_dim;
   const int64_t hidden = args.shape.heads * dim;
   for (int64_t i = 0; i < round_up(count, kLanes); ++i) {
-    const int64_t row = token + HWY_MIN(i, count - 1);
+    const int64_t row = query + HWY_MIN(i, count - 1);
     const int64_t at = row * hidden + head * dim;
-    saved.lse[i] = args.lse[head * args.shape.tokens + row];
+    saved.lse[i] = args.lse[head * args.shape.queries + row];
     saved.delta[i] = dot(args.out + at, args.dout + at, dim);
   }
 }
@@ -117,24 +119,19 @@ HWY_INLINE void backward_tile(
     const float* keys) {
   const int64_t dim = args.shape.head_dim;
   const int64_t hidden = args.shape.heads * dim;
-  const int64_t count = HWY_MIN(kQueries, sequence.length - first);
-  const int64_t token = sequence.first + first;
-  const int64_t q_at = token * 3 * hidden + head * dim;
+  const int64_t count = HWY_MIN(kQueries, sequence.queries - first);
+  const int64_t query = sequence.first_query + first;
+  const int64_t at = query * hidden + head * dim;
+  const QueryRows& queries = memory.queries;
+  Units::pack(args.q + at, hidden, count, dim, sizes.row, queries.packed);
   Units::pack(
-      args.qkv + q_at,
-      3 * hidden,
-      count,
-      dim,
-      sizes.row,
-      memory.queries.packed);
-  const T* dout = args.dout + token * hidden + head * dim;
-  Units::pack(dout, hidden, count, dim, sizes.row, memory.dout.packed);
+      args.dout + at, hidden, count, dim, sizes.row, memory.dout.packed);
   Saved saved;
-  load_saved(args, head, token, count, saved);
+  load_saved(args, head, query, count, saved);
   tile_scores(count, sequence.length, sizes, memory);
   const float scale = args.shape.scale;
   for (int64_t i = 0; i < count; i += kLanes) {
-    const Drop drop(args.dropout, sequence, head, first + i);
+    const Drop drop(args, sequence, head, first + i);
     if (args.dropout.active()) {
       softmax_backward<Units, true>(memory, i, sizes.keys, scale, saved, drop);
     } else {
@@ -147,7 +144,7 @@ HWY_INLINE void backward_tile(
         memory.dqueries + i * sizes.columns,
         dim,
         scale,
-        args.dqkv + q_at + i * 3 * hidden);
+        args.dq + at + i * hidden);
   }
 }
 
@@ -159,17 +156,21 @@ HWY_INLINE void backward_head(
   const int64_t length = sequence.length;
   const int64_t dim = args.shape.head_dim;
   const int64_t hidden = args.shape.heads * dim;
-  const int64_t stride = 3 * hidden;
+  const int64_t stride = 2 * hidden;
   const Sizes<Units> sizes(length, dim);
   const BackwardMemory<Units> memory(sizes);
-  const int64_t at = (sequence.first * 3 + 1) * hidden + head * dim;
-  const T* k = args.qkv + at;
+  const int64_t at = sequence.first * stride + head * dim;
+  const T* k = args.kv + at;
   Units::pack(k, stride, length, dim, sizes.row, memory.keys);
   Units::pack(k + hidden, stride, length, dim, sizes.row, memory.values);
   const float* keys = Units::join(
       memory.keys, sizes.row, sizes.columns, length, memory.joined_keys);
-  T* dk = args.dqkv + at;
-  for (int64_t first = 0; first < length; first += kQueries) {
+  T* dk = args.dkv + at;
+  if (sequence.queries == 0) {
+    std::fill_n(memory.dkeys, sizes.keys * sizes.columns, 0.0f);
+    std::fill_n(memory.dvalues, sizes.keys * sizes.columns, 0.0f);
+  }
+  for (int64_t first = 0; first < sequence.queries; first += kQueries) {
     backward_tile<Units>(args, sequence, head, first, sizes, memory, keys);
   }
   for (int64_t i = 0; i < length; ++i) {

@@ -34,14 +34,14 @@ HWY_INLINE void softmax_tile(
         memory.scores + i,
         keys,
         args.shape.scale,
-        Drop(args.dropout, sequence, head, first + i),
+        Drop(args, sequence, head, first + i),
         memory.p + i);
     store(sums.sum, factor + i, Full());
     store(sums.max, max + i, Full());
   }
   float* lse = args.lse == nullptr
       ? nullptr
-      : args.lse + head * args.shape.tokens + sequence.first + first;
+      : args.lse + head * args.shape.queries + sequence.first_query + first;
   for (int64_t i = 0; i < count; ++i) {
     if (lse != nullptr) {
       lse[i] = max[i] / kLog2E + std::log(factor[i]);
@@ -62,10 +62,9 @@ HWY_INLINE void forward_tile(
     const float* values) {
   const int64_t dim = args.shape.head_dim;
   const int64_t hidden = args.shape.heads * dim;
-  const int64_t count = HWY_MIN(kQueries, sequence.length - first);
-  const int64_t token = sequence.first + first;
-  const T* q = args.qkv + token * 3 * hidden + head * dim;
-  Units::pack(q, 3 * hidden, count, dim, sizes.row, memory.queries);
+  const int64_t count = HWY_MIN(kQueries, sequence.queries - first);
+  const int64_t at = (sequence.first_query + first) * hidden + head * dim;
+  Units::pack(args.q + at, hidden, count, dim, sizes.row, memory.queries);
   transpose(memory.queries, sizes.row, count, memory.queries_t);
   multiply<Units>(
       {memory.keys, sizes.row, 1},
@@ -90,7 +89,7 @@ HWY_INLINE void forward_tile(
       {values, sizes.columns},
       {count, sizes.columns, sizes.pairs},
       {memory.result, sizes.columns});
-  T* out = args.out + token * hidden + head * dim;
+  T* const out = args.out + at;
   for (int64_t i = 0; i < count; ++i) {
     unpack_row(
         memory.result + i * sizes.columns, dim, factor[i], out + i * hidden);
@@ -107,12 +106,12 @@ HWY_INLINE void forward_head(
   const int64_t hidden = args.shape.heads * dim;
   const Sizes<Units> sizes(length, dim);
   const ForwardMemory<Units> memory(sizes);
-  const T* k = args.qkv + (sequence.first * 3 + 1) * hidden + head * dim;
-  Units::pack(k, 3 * hidden, length, dim, sizes.row, memory.keys);
-  Units::pack(k + hidden, 3 * hidden, length, dim, sizes.row, memory.values);
+  const T* k = args.kv + sequence.first * 2 * hidden + head * dim;
+  Units::pack(k, 2 * hidden, length, dim, sizes.row, memory.keys);
+  Units::pack(k + hidden, 2 * hidden, length, dim, sizes.row, memory.values);
   const float* values = Units::join(
       memory.values, sizes.row, sizes.columns, length, memory.joined_values);
-  for (int64_t first = 0; first < length; first += kQueries) {
+  for (int64_t first = 0; first < sequence.queries; first += kQueries) {
     forward_tile<Units>(args, sequence, head, first, sizes, memory, values);
   }
 }

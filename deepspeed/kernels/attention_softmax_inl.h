@@ -15,20 +15,40 @@
 HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
-// Dropout of kKeys keys and kLanes queries, both counted from multiples.
-class Drop {
- public:
-  HWY_INLINE Drop(
-      const Dropout& dropout,
+// The random rows of a head for kLanes queries from `first` of a sequence on;
+// its last query stands in for missing ones.
+struct DropRows {
+  HWY_INLINE DropRows(
+      const uint32_t* positions,
       const Sequence& sequence,
       int64_t head,
-      int64_t query)
-      : limit_((dropout.threshold << 16) - 1),
-        scale_(dropout.scale),
+      int64_t first) {
+    const uint32_t* const own = positions + sequence.first_query;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const int64_t query = HWY_MIN(first + i, sequence.queries - 1);
+      rows[i] = static_cast<uint32_t>(head) << 16 | own[query];
+    }
+  }
+
+  alignas(64) uint32_t rows[kLanes];
+};
+
+// Dropout of kLanes queries, kKeys keys at a time.
+class Drop {
+ public:
+  // `args`: of either pass.
+  template <class Args>
+  HWY_INLINE Drop(
+      const Args& args,
+      const Sequence& sequence,
+      int64_t head,
+      int64_t first)
+      : limit_((args.dropout.threshold << 16) - 1),
+        scale_(args.dropout.scale),
         blocks_(
-            dropout,
+            args.dropout,
             sequence.visit,
-            static_cast<uint32_t>(head) << 16 | static_cast<uint32_t>(query)) {}
+            DropRows(args.positions, sequence, head, first).rows) {}
 
   // The factor of each probability: zero, or the scale.
   HWY_INLINE void factors(int64_t key, V out[kKeys]) const {

@@ -6,32 +6,62 @@
 namespace deepspeed::kernels {
 namespace {
 
-// A packed batch with its results, and the same in double.
+// Numbers with the sums that are expected of them, and the sums of the absolute
+// values of what is summed up.
+template <typename T>
+struct Sums {
+  void resize(int64_t size) {
+    actual.resize(size);
+    expected.resize(size);
+    terms.resize(size);
+  }
+  // `uncertain` is what stands in `a` but cancelled out.
+  void add(int64_t at, double a, double uncertain, double b) {
+    expected[at] += a * b;
+    terms[at] += (std::abs(a) + uncertain) * std::abs(b);
+  }
+
+  std::vector<T> actual;
+  std::vector<double> expected, terms;
+};
+
+// A packed batch with its results, and the same in double. Of each sequence
+// every `step`th token is a query.
 template <typename T>
 struct Problem {
   Problem(
       const std::vector<int64_t>& lengths,
       int64_t heads,
       int64_t head_dim,
-      float p)
+      float p,
+      int64_t step = 1)
       : hidden(heads * head_dim), dropout(make_dropout(p, 21, 4)) {
     for (const int64_t length : lengths) {
-      sequences.push_back({shape.tokens, length, 1000 + sequences.size()});
-      shape.tokens += length;
+      add_sequence(length, step);
     }
     shape.heads = heads;
     shape.head_dim = head_dim;
     shape.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-    qkv = random_array<T>(shape.tokens * 3 * hidden, 1);
-    dout = random_array<T>(shape.tokens * hidden, 2);
-    out.resize(dout.size());
-    dqkv.resize(qkv.size());
-    lse.resize(heads * shape.tokens);
-    expected_out.resize(dout.size());
-    expected_dqkv.resize(qkv.size());
+    q = random_array<T>(shape.queries * hidden, 3);
+    kv = random_array<T>(tokens * 2 * hidden, 1);
+    dout = random_array<T>(q.size(), 2);
+    out.resize(q.size());
+    dq.resize(q.size());
+    dkv.resize(kv.size());
+    lse.resize(heads * shape.queries);
     expected_lse.resize(lse.size());
-    terms_of_out.resize(dout.size());
-    terms_of_dqkv.resize(qkv.size());
+  }
+
+  // A step beyond the length leaves it without queries.
+  void add_sequence(int64_t length, int64_t step) {
+    Sequence sequence{tokens, length, 1000 + sequences.size(), shape.queries};
+    for (int64_t i = step - 1; i < length; i += step) {
+      positions.push_back(static_cast<uint32_t>(i));
+      ++sequence.queries;
+    }
+    sequences.push_back(sequence);
+    tokens += length;
+    shape.queries += sequence.queries;
   }
 
   void run() {
@@ -44,8 +74,10 @@ struct Problem {
     AttentionForward<T> args;
     args.shape = shape;
     args.dropout = dropout;
-    args.qkv = qkv.data();
-    args.out = out.data();
+    args.positions = positions.data();
+    args.q = q.data();
+    args.kv = kv.data();
+    args.out = out.actual.data();
     args.lse = lse.data();
     const auto calls = static_cast<int64_t>(sequences.size()) * shape.heads;
     for (int64_t i = 0; i < calls; ++i) {
@@ -59,11 +91,14 @@ struct Problem {
     AttentionBackward<T> args;
     args.shape = shape;
     args.dropout = dropout;
-    args.qkv = qkv.data();
-    args.out = out.data();
+    args.positions = positions.data();
+    args.q = q.data();
+    args.kv = kv.data();
+    args.out = out.actual.data();
     args.lse = lse.data();
     args.dout = dout.data();
-    args.dqkv = dqkv.data();
+    args.dq = dq.actual.data();
+    args.dkv = dkv.actual.data();
     for (const Sequence& sequence : sequences) {
       for (int64_t head = shape.heads - 1; head >= 0; --head) {
         attention_backward(args, sequence, head);
@@ -71,33 +106,35 @@ struct Problem {
     }
   }
 
-  double qkv_at(int64_t token, int64_t part, int64_t head, int64_t c) const {
-    return static_cast<float>(qkv[index(token, part, head, c)]);
+  // Of number c of a head: in q, out and their gradients, and in keys (part 0)
+  // or values (part 1) and theirs.
+  int64_t query_index(int64_t query, int64_t head, int64_t c) const {
+    return query * hidden + head * shape.head_dim + c;
   }
   int64_t index(int64_t token, int64_t part, int64_t head, int64_t c) const {
-    return (token * 3 + part) * hidden + head * shape.head_dim + c;
+    return (token * 2 + part) * hidden + head * shape.head_dim + c;
   }
 
   void reference() {
     for (const Sequence& sequence : sequences) {
       for (int64_t head = 0; head < shape.heads; ++head) {
-        for (int64_t i = 0; i < sequence.length; ++i) {
-          reference_query(sequence, head, i);
+        for (int64_t i = 0; i < sequence.queries; ++i) {
+          reference_query(sequence, head, sequence.first_query + i);
         }
       }
     }
   }
 
   // The output of one query, and what it adds to the gradients.
-  void reference_query(const Sequence& s, int64_t head, int64_t i) {
+  void reference_query(const Sequence& s, int64_t head, int64_t query) {
     const int64_t dim = shape.head_dim;
-    const int64_t token = s.first + i;
+    const auto number = [](T x) { return double{static_cast<float>(x)}; };
     std::vector<double> p(s.length);
     double max = -INFINITY;
     for (int64_t j = 0; j < s.length; ++j) {
       for (int64_t c = 0; c < dim; ++c) {
-        p[j] += shape.scale * qkv_at(token, 0, head, c) *
-            qkv_at(s.first + j, 1, head, c);
+        p[j] += shape.scale * number(q[query_index(query, head, c)]) *
+            number(kv[index(s.first + j, 0, head, c)]);
       }
       max = std::max(max, p[j]);
     }
@@ -106,23 +143,23 @@ struct Problem {
       value = std::exp(value - max);
       sum += value;
     }
-    expected_lse[head * shape.tokens + token] = max + std::log(sum);
+    expected_lse[head * shape.queries + query] = max + std::log(sum);
     std::vector<double> dp(s.length);
     double delta = 0;
     double terms_of_delta = 0;
     for (int64_t j = 0; j < s.length; ++j) {
       p[j] /= sum;
-      const auto row = static_cast<uint32_t>(head << 16 | i);
+      const auto row = static_cast<uint32_t>(head << 16 | positions[query]);
       const double factor = dropout_factor(dropout, s.visit, row, j);
       for (int64_t c = 0; c < dim; ++c) {
-        const int64_t at = token * hidden + head * dim + c;
-        const double g = static_cast<float>(dout[at]);
-        const double v = qkv_at(s.first + j, 2, head, c);
+        const int64_t at = query_index(query, head, c);
+        const int64_t value = index(s.first + j, 1, head, c);
+        const double g = number(dout[at]);
+        const double v = number(kv[value]);
         dp[j] += g * v * factor;
-        expected_out[at] += p[j] * factor * v;
-        terms_of_out[at] += p[j] * factor * std::abs(v);
+        out.add(at, p[j] * factor, 0.0, v);
         terms_of_delta += p[j] * factor * std::abs(g * v);
-        add_gradient(index(s.first + j, 2, head, c), p[j] * factor, 0.0, g);
+        dkv.add(value, p[j] * factor, 0.0, g);
       }
       delta += p[j] * dp[j];
     }
@@ -130,47 +167,36 @@ struct Problem {
       const double ds = shape.scale * p[j] * (dp[j] - delta);
       const double delta_part = shape.scale * p[j] * terms_of_delta;
       for (int64_t c = 0; c < dim; ++c) {
-        const int64_t q = index(token, 0, head, c);
-        const int64_t k = index(s.first + j, 1, head, c);
-        add_gradient(q, ds, delta_part, static_cast<float>(qkv[k]));
-        add_gradient(k, ds, delta_part, static_cast<float>(qkv[q]));
+        const int64_t at = query_index(query, head, c);
+        const int64_t key = index(s.first + j, 0, head, c);
+        dq.add(at, ds, delta_part, number(kv[key]));
+        dkv.add(key, ds, delta_part, number(q[at]));
       }
     }
   }
 
-  // `uncertain` is what stands in `a` but cancelled out.
-  void add_gradient(int64_t at, double a, double uncertain, double b) {
-    expected_dqkv[at] += a * b;
-    terms_of_dqkv[at] += (std::abs(a) + uncertain) * std::abs(b);
-  }
-
   AttentionShape shape;
+  int64_t tokens = 0;
   int64_t hidden;
   Dropout dropout;
   std::vector<Sequence> sequences;
-  std::vector<T> qkv, dout, out, dqkv;
+  std::vector<uint32_t> positions;
+  std::vector<T> q, kv, dout;
+  Sums<T> out, dq, dkv;
   std::vector<float> lse;
-  std::vector<double> expected_out, expected_dqkv, expected_lse;
-  // The sums of the absolute values of what is summed up in the expected ones.
-  std::vector<double> terms_of_out, terms_of_dqkv;
+  std::vector<double> expected_lse;
 };
 
 // expect_near, where each of the terms that were summed up may be off by the
 // part `rounding`.
 template <typename T>
-void expect_sum(
-    const std::vector<T>& actual,
-    const std::vector<double>& expected,
-    const std::vector<double>& terms,
-    double relative,
-    double rounding) {
-  ASSERT_EQ(actual.size(), expected.size());
+void expect_sums(const Sums<T>& sums, double relative, double rounding) {
   const double smallest = std::is_same_v<T, base::Float16> ? 0x1p-24 : 0.0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double value = static_cast<float>(actual[i]);
-    const double bound = relative + rounding * terms[i] + smallest +
-        (relative + kRounding<T>)*std::abs(expected[i]);
-    ASSERT_NEAR(value, expected[i], bound) << "element " << i;
+  for (size_t i = 0; i < sums.actual.size(); ++i) {
+    const double value = static_cast<float>(sums.actual[i]);
+    const double bound = relative + rounding * sums.terms[i] + smallest +
+        (relative + kRounding<T>)*std::abs(sums.expected[i]);
+    ASSERT_NEAR(value, sums.expected[i], bound) << "element " << i;
   }
 }
 
@@ -182,25 +208,20 @@ void compare(
     const std::vector<int64_t>& lengths,
     int64_t heads,
     int64_t head_dim,
-    float p) {
-  SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << " p " << p);
-  Problem<T> problem(lengths, heads, head_dim, p);
+    float p,
+    int64_t step = 1) {
+  SCOPED_TRACE(
+      testing::Message() << "head_dim " << head_dim << " p " << p << " step "
+                         << step);
+  Problem<T> problem(lengths, heads, head_dim, p, step);
   problem.run();
   problem.reference();
   const bool pairs = std::is_same_v<T, base::BFloat16> && multiplies_bfloat16();
+  const double rounding = pairs ? 2 * kRounding<T> : kRounding<T>;
   expect_near(problem.lse, problem.expected_lse, 1e-6);
-  expect_sum(
-      problem.out,
-      problem.expected_out,
-      problem.terms_of_out,
-      2e-6,
-      pairs ? kRounding<T> : 0.0);
-  expect_sum(
-      problem.dqkv,
-      problem.expected_dqkv,
-      problem.terms_of_dqkv,
-      8e-6,
-      pairs ? 2 * kRounding<T> : kRounding<T>);
+  expect_sums(problem.out, 2e-6, pairs ? kRounding<T> : 0.0);
+  expect_sums(problem.dq, 8e-6, rounding);
+  expect_sums(problem.dkv, 8e-6, rounding);
 }
 
 TEST(Attention, MatchesTheDefinition) {
@@ -231,6 +252,46 @@ TEST(Attention, ManyShapes) {
   });
 }
 
+TEST(Attention, SomeTokensAreQueries) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    compare<T>({7, 40, 3, 1, 150}, 2, 32, 0.1f, 5);
+    compare<T>({300}, 1, 16, 0.1f, 2);
+    compare<T>({20, 20}, 1, 64, 0.0f, 20);
+    compare<T>({20, 33}, 1, 16, 0.1f, 100);
+  });
+}
+
+// What a query gets does not depend on the other queries.
+TEST(Attention, QueriesAreIndependent) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    constexpr int64_t kStep = 3;
+    Problem<T> all({20, 137}, 2, 16, 0.1f);
+    Problem<T> some({20, 137}, 2, 16, 0.1f, kStep);
+    all.kv = some.kv;
+    std::vector<T> expected;
+    for (const Sequence& sequence : some.sequences) {
+      for (int64_t i = 0; i < sequence.queries; ++i) {
+        const int64_t from = (sequence.first_query + i) * all.hidden;
+        const int64_t to =
+            (sequence.first + kStep * i + kStep - 1) * all.hidden;
+        std::copy_n(some.q.data() + from, all.hidden, all.q.data() + to);
+      }
+    }
+    all.forward(false);
+    some.forward(false);
+    for (const Sequence& sequence : some.sequences) {
+      for (int64_t i = kStep - 1; i < sequence.length; i += kStep) {
+        const auto row =
+            all.out.actual.begin() + (sequence.first + i) * all.hidden;
+        expected.insert(expected.end(), row, row + all.hidden);
+      }
+    }
+    expect_same_bits(some.out.actual, expected);
+  });
+}
+
 TEST(Attention, DropsAllAndAlmostNothing) {
   for_each_isa_and_type([](auto type) {
     compare<decltype(type)>({40}, 1, 16, 1.0f);
@@ -250,13 +311,16 @@ TEST(Attention, SequencesAreIndependent) {
     Problem<T> together({20, 37}, 2, 16, 0.1f);
     together.run();
     Problem<T> alone({20}, 2, 16, 0.1f);
-    std::copy_n(together.qkv.begin(), alone.qkv.size(), alone.qkv.begin());
+    std::copy_n(together.q.begin(), alone.q.size(), alone.q.begin());
+    std::copy_n(together.kv.begin(), alone.kv.size(), alone.kv.begin());
     std::copy_n(together.dout.begin(), alone.dout.size(), alone.dout.begin());
     alone.run();
-    together.out.resize(alone.out.size());
-    together.dqkv.resize(alone.dqkv.size());
-    expect_same_bits(together.out, alone.out);
-    expect_same_bits(together.dqkv, alone.dqkv);
+    together.out.resize(alone.q.size());
+    together.dq.resize(alone.q.size());
+    together.dkv.resize(alone.kv.size());
+    expect_same_bits(together.out.actual, alone.out.actual);
+    expect_same_bits(together.dq.actual, alone.dq.actual);
+    expect_same_bits(together.dkv.actual, alone.dkv.actual);
   });
 }
 
@@ -266,18 +330,34 @@ TEST(Attention, CallsAreIndependent) {
     using T = decltype(type);
     Problem<T> problem({20, 37, 1, 49}, 2, 20, 0.1f);
     problem.run();
-    const std::vector<T> out = problem.out;
-    const std::vector<T> dqkv = problem.dqkv;
+    const std::vector<T> out = problem.out.actual;
+    const std::vector<T> dq = problem.dq.actual;
+    const std::vector<T> dkv = problem.dkv.actual;
     Problem<T> spoiled({90}, 1, 64, 0.1f);
-    for (T& x : spoiled.qkv) {
-      x = T(NAN);
-    }
+    std::fill(spoiled.q.begin(), spoiled.q.end(), T(NAN));
+    std::fill(spoiled.kv.begin(), spoiled.kv.end(), T(NAN));
     spoiled.run();
     problem.forward(true);
-    expect_same_bits(problem.out, out);
+    expect_same_bits(problem.out.actual, out);
     spoiled.run();
     problem.backward();
-    expect_same_bits(problem.dqkv, dqkv);
+    expect_same_bits(problem.dq.actual, dq);
+    expect_same_bits(problem.dkv.actual, dkv);
+  });
+}
+
+// Nor does a sequence without queries get gradients from what was there.
+TEST(Attention, SequenceWithoutQueries) {
+  for_each_isa_and_type([](auto type) {
+    using T = decltype(type);
+    Problem<T> spoiled({90}, 1, 64, 0.1f);
+    std::fill(spoiled.kv.begin(), spoiled.kv.end(), T(NAN));
+    spoiled.run();
+    Problem<T> problem({20}, 1, 64, 0.1f, 21);
+    problem.run();
+    for (const T x : problem.dkv.actual) {
+      ASSERT_EQ(static_cast<float>(x), 0.0f);
+    }
   });
 }
 
@@ -287,28 +367,34 @@ TEST(Attention, WithoutLogSumExp) {
     problem.run();
     AttentionForward<float> forward;
     forward.shape = problem.shape;
-    forward.qkv = problem.qkv.data();
-    std::vector<float> out(problem.out.size());
+    forward.positions = problem.positions.data();
+    forward.q = problem.q.data();
+    forward.kv = problem.kv.data();
+    std::vector<float> out(problem.q.size());
     forward.out = out.data();
     attention_forward(forward, problem.sequences[0], 0);
-    expect_same_bits(out, problem.out);
+    expect_same_bits(out, problem.out.actual);
   });
 }
 
 TEST(Attention, LargeScoresAreSafe) {
   for_each_isa([] {
     Problem<float> problem({20}, 1, 16, 0.0f);
-    for (float& x : problem.qkv) {
-      x *= 1000.0f;
+    for (std::vector<float>* x : {&problem.q, &problem.kv}) {
+      for (float& value : *x) {
+        value *= 1000.0f;
+      }
     }
     problem.run();
-    for (size_t i = 0; i < problem.dqkv.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(problem.dqkv[i])) << i;
+    for (const auto* d : {&problem.dq, &problem.dkv}) {
+      for (size_t i = 0; i < d->actual.size(); ++i) {
+        ASSERT_TRUE(std::isfinite(d->actual[i])) << i;
+      }
     }
   });
 }
 
-// Whether row i of out or of a part of dqkv is to be NaN, and all of it.
+// Whether row i of out or of a gradient is to be NaN, and all of it.
 template <typename T, typename IsNaN>
 void expect_nan_rows(const std::vector<T>& x, int64_t row, IsNaN&& is_nan) {
   for (size_t i = 0; i < x.size(); ++i) {
@@ -323,28 +409,31 @@ TEST(Attention, NaNGoesWhereItMust) {
   for_each_isa_and_type([](auto type) {
     using T = decltype(type);
     Problem<T> problem({21, 20}, 1, 16, 0.1f);
+    const auto own = [](int64_t token) { return token == 3; };
     const auto first = [](int64_t token) { return token < 21; };
-    const auto set = [&](int64_t part, int64_t token, float x) {
-      problem.qkv[problem.index(token, part, 0, 5)] = T(x);
-    };
-    set(0, 3, NAN);
+    T& query = problem.q[problem.query_index(3, 0, 5)];
+    T& key = problem.kv[problem.index(3, 0, 0, 5)];
+    T& value = problem.kv[problem.index(3, 1, 0, 5)];
+    query = T(NAN);
     problem.run();
-    expect_nan_rows(problem.out, 16, [](int64_t i) { return i == 3; });
-    expect_nan_rows(problem.dqkv, 16, [](int64_t i) {
-      return i / 3 < 21 && (i % 3 > 0 || i / 3 == 3);
-    });
-    set(0, 3, 0.0f);
-    set(1, 3, NAN);
+    expect_nan_rows(problem.out.actual, 16, own);
+    expect_nan_rows(problem.dq.actual, 16, own);
+    expect_nan_rows(problem.dkv.actual, 32, first);
+    query = T(0.0f);
+    key = T(NAN);
     problem.run();
-    expect_nan_rows(problem.out, 16, first);
-    expect_nan_rows(problem.dqkv, 48, first);
-    set(1, 3, 0.0f);
-    set(2, 3, INFINITY);
+    expect_nan_rows(problem.out.actual, 16, first);
+    expect_nan_rows(problem.dq.actual, 16, first);
+    expect_nan_rows(problem.dkv.actual, 32, first);
+    key = T(0.0f);
+    value = T(INFINITY);
     problem.run();
     for (int64_t i = 0; i < 41; ++i) {
-      ASSERT_EQ(
-          std::isfinite(static_cast<float>(problem.out[i * 16 + 5])), i >= 21);
-      ASSERT_TRUE(std::isfinite(static_cast<float>(problem.out[i * 16])));
+      const auto out = [&](int64_t c) {
+        return static_cast<float>(problem.out.actual[i * 16 + c]);
+      };
+      ASSERT_EQ(std::isfinite(out(5)), i >= 21);
+      ASSERT_TRUE(std::isfinite(out(0)));
     }
   });
 }

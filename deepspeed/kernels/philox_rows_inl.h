@@ -12,11 +12,15 @@ HWY_BEFORE_NAMESPACE();
 namespace deepspeed::kernels::HWY_NAMESPACE {
 
 #if HWY_TARGET != HWY_SCALAR
-// The random numbers of kLanes rows from `row` on, a block of eight columns at
-// a time: each lane has a row of its own.
+// The random numbers of kLanes rows, a block of eight columns at a time: each
+// lane has a row of its own.
 class RowBlocks {
  public:
-  HWY_INLINE RowBlocks(const Dropout& dropout, uint64_t visit, uint32_t row)
+  // `rows`: kLanes of them, aligned like a vector.
+  HWY_INLINE RowBlocks(
+      const Dropout& dropout,
+      uint64_t visit,
+      const uint32_t* rows)
       : keys_(dropout.key) {
     // What the rounds 0 and 1 do with a block is the same for all rows, and
     // what they do with a row the same for all blocks.
@@ -25,10 +29,10 @@ class RowBlocks {
     const VU multiplier1 = hn::Set(DU(), base::kPhiloxMultiplier1);
     const uint64_t product1 = (visit & 0xffffffff) * base::kPhiloxMultiplier1;
     block_key_ = static_cast<uint32_t>(product1 >> 32) ^ dropout.key[0];
-    for (uint64_t odd = 0; odd < 2; ++odd) {
-      const V64 rows = hn::Add(
-          hn::Set(d, row + odd), hn::ShiftLeft<1>(hn::Iota(d, uint64_t{0})));
-      const V64 row_product = multiply_low_words(rows, multiplier0);
+    const V64 row_pairs = hn::BitCast(d, hn::Load(DU(), rows));
+    for (int odd = 0; odd < 2; ++odd) {
+      const V64 row_product = multiply_low_words(
+          odd == 0 ? row_pairs : hn::ShiftRight<32>(row_pairs), multiplier0);
       const V64 c2 = hn::Xor(
           hn::ShiftRight<32>(row_product),
           hn::Set(d, (visit >> 32) ^ keys_.words[0][1]));
@@ -69,8 +73,11 @@ class RowBlocks {
 #else
 class RowBlocks {
  public:
-  HWY_INLINE RowBlocks(const Dropout& dropout, uint64_t visit, uint32_t row)
-      : key_(dropout.key), visit_(visit), row_(row) {}
+  HWY_INLINE RowBlocks(
+      const Dropout& dropout,
+      uint64_t visit,
+      const uint32_t* rows)
+      : key_(dropout.key), visit_(visit), row_(rows[0]) {}
 
   void draw(uint32_t block, VU words[4]) const {
     const base::PhiloxCounter x = base::philox(

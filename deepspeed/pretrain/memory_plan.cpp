@@ -56,17 +56,21 @@ double activation_bytes(const MemoryPlanInputs& inputs) {
   // Each token is masked with probability p: three deviations more than most.
   const double masked =
       std::min(tokens, tokens * p + 3 * std::sqrt(tokens * p * (1 - p)));
-  // Input, query, key, value, context, two normalized sums, middle: h each;
-  // activation and its derivative: f each.
-  const double layer = tokens *
-      ((8 * h + 2 * f) * bytes +
-       4 * static_cast<double>(c.num_attention_heads) + 2 * 4);
+  // Input, key and value: h each for all tokens of a layer. For those with an
+  // output query, context, two normalized sums, middle: h each; activation and
+  // its derivative: f each.
+  const double sources = 3 * h * bytes;
+  const double rest = (5 * h + 2 * f) * bytes +
+      4 * static_cast<double>(c.num_attention_heads) + 2 * 4;
+  const double selected = h * bytes; // of the last layer's input
+  const double layers =
+      static_cast<double>(c.num_hidden_layers) * tokens * (sources + rest) -
+      (tokens - masked) * rest + masked * selected;
   const double embedding = tokens * (h * bytes + 4);
   // Exponentials of the logits stand padded.
   const double head =
       (masked * 3 * h + (masked + kernels::kSoftmaxColumns) * v) * bytes;
-  return kGaps *
-      (static_cast<double>(c.num_hidden_layers) * layer + embedding + head);
+  return kGaps * (layers + embedding + head);
 }
 
 } // namespace
