@@ -19,6 +19,9 @@ int train(pretrain::Run& run) {
 
   const auto micro_batches =
       run.settings().optimizer.gradient_accumulation_steps;
+  // Of each micro batch in the gradient.
+  const at::Tensor weight =
+      at::full({}, 1.0 / static_cast<double>(micro_batches), at::kFloat);
   while (run.next_step()) {
     parameters.begin_step();
     for (int64_t micro = 0; micro < micro_batches; ++micro) {
@@ -28,7 +31,7 @@ int train(pretrain::Run& run) {
         optimizer.start_early(
             run.learning_rate(), 1.0, run.wants_gradient_norm());
       }
-      (loss / static_cast<double>(micro_batches)).backward();
+      loss.backward(weight);
       parameters.collect();
     }
     if (const auto scale = run.gradient_scale(optimizer)) {

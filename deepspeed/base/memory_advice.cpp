@@ -3,9 +3,11 @@
 
 #include <malloc.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <climits>
 #include <cstdint>
+#include <cstdlib>
 
 namespace deepspeed::base {
 
@@ -25,6 +27,16 @@ void keep_freed_memory() {
   constexpr int kLargestBlock = 32 << 20; // the most that glibc takes
   ::mallopt(M_MMAP_THRESHOLD, kLargestBlock);
   ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  // Lets the heap grow once, by addresses: they cost nothing until they are
+  // written to.
+  constexpr int kHeap = 256 << 20;
+  constexpr int kUsualGrowth = 128 << 10;
+  ::mallopt(M_TOP_PAD, kHeap);
+  char* const heap = static_cast<char*>(::sbrk(0));
+  void* volatile block = std::malloc(kLargestBlock / 2); // not optimized away
+  std::free(block);
+  ::mallopt(M_TOP_PAD, kUsualGrowth);
+  advise_huge_pages(heap, static_cast<char*>(::sbrk(0)) - heap);
 #endif
 }
 

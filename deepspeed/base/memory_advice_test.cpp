@@ -82,6 +82,20 @@ TEST(KeepFreedMemory, TheNextStepGetsTheSamePages) {
   // 72 MiB would be 18,432 of them.
   EXPECT_LT(page_faults() - before, 2000);
 }
+
+TEST(KeepFreedMemory, TheHeapGetsHugePages) {
+  keep_freed_memory();
+  // Beyond what lies free in a heap that was there before.
+  std::vector<std::unique_ptr<char[]>> blocks;
+  int huge = 0;
+  for (int i = 0; i < 8; ++i) {
+    constexpr size_t kBytes = 24 << 20;
+    blocks.push_back(std::make_unique_for_overwrite<char[]>(kBytes));
+    const std::string flags = flags_of(blocks.back().get() + kBytes / 2);
+    huge += flags.find(" hg ") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_GE(huge, 5);
+}
 #endif
 
 } // namespace

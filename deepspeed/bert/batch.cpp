@@ -28,9 +28,7 @@ OutputTokens output_tokens(
     sequence.queries = outputs.count() - sequence.first_query;
     outputs.sequences.push_back(sequence);
   }
-  TORCH_INTERNAL_ASSERT(next == tokens.end());
-  outputs.rows = at::empty({outputs.count()}, at::kLong);
-  std::copy(tokens.begin(), tokens.end(), outputs.rows.data_ptr<int64_t>());
+  outputs.rows = tokens;
   return outputs;
 }
 

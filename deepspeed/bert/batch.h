@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "deepspeed/flat/torch_headers.h"
 #include "deepspeed/kernels/attention.h"
 #include "deepspeed/kernels/dropout.h"
 #include "deepspeed/text/batch.h"
@@ -17,7 +16,7 @@ struct OutputTokens {
   std::vector<kernels::Sequence> sequences;
   std::vector<uint64_t> visits; // [outputs], keys of dropout
   std::vector<uint32_t> positions; // [outputs], from 0
-  at::Tensor rows; // [outputs], int64, of the hidden states
+  std::vector<int32_t> rows; // [outputs], of the hidden states
 
   int64_t count() const {
     return static_cast<int64_t>(visits.size());

@@ -40,6 +40,20 @@ std::vector<size_t> graph_nodes(
   return nodes;
 }
 
+// Autograd knows a block as a whole: inside, libtorch's operators need not look
+// for it, which is most of what a small one takes.
+at::Tensor forward_inside(Block& block, const at::Tensor& input) {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return block.forward(input);
+}
+at::Tensor backward_inside(
+    Block& block,
+    const at::Tensor& output_gradient,
+    flat::GradientOutputs& gradients) {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return block.backward(output_gradient, gradients);
+}
+
 struct BlockFunction : public torch::autograd::Function<BlockFunction> {
   static at::Tensor forward(
       AutogradContext* context,
@@ -47,7 +61,7 @@ struct BlockFunction : public torch::autograd::Function<BlockFunction> {
       at::TensorList /*parameters, for their edges in the graph*/,
       const c10::intrusive_ptr<BlockHolder>& holder) {
     context->saved_data["block"] = c10::IValue::make_capsule(holder);
-    return holder->block->forward(input.value_or(at::Tensor()));
+    return forward_inside(*holder->block, input.value_or(at::Tensor()));
   }
 
   static variable_list backward(
@@ -62,7 +76,7 @@ struct BlockFunction : public torch::autograd::Function<BlockFunction> {
     flat::GradientOutputs gradients(parameters.slots, parameters.tensors);
     // The order of the inputs: input, parameters, holder.
     variable_list inputs{
-        holder.block->backward(output_gradients[0], gradients)};
+        backward_inside(*holder.block, output_gradients[0], gradients)};
     holder.block.reset(); // activations are not needed any more
     for (const size_t node : holder.nodes) {
       inputs.push_back(std::move(gradients.results()[node]));
@@ -79,7 +93,7 @@ at::Tensor apply_block(
     const BlockParameters& parameters,
     std::shared_ptr<Block> block) {
   if (!at::GradMode::is_enabled()) {
-    return block->forward(input);
+    return forward_inside(*block, input);
   }
   const auto optional_input =
       input.defined() ? std::optional<at::Tensor>(input) : std::nullopt;

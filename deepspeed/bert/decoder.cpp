@@ -85,6 +85,16 @@ class RowsOfLabels {
   std::vector<int64_t> rows_;
 };
 
+void round(const float* x, int64_t n, base::BFloat16* y) {
+  kernels::to_bfloat16(x, n, y);
+}
+void round(const float* x, int64_t n, base::Float16* y) {
+  kernels::to_float16(x, n, y);
+}
+void round(const float* x, int64_t n, float* y) {
+  std::copy_n(x, n, y);
+}
+
 // In one block.
 template <typename T>
 void multiply(const kernels::Matmul<T, float>& args) {
@@ -112,8 +122,10 @@ class Decoder {
     saved.exponentials = at::empty({slices_.words, padded_}, options);
     // A slice that the last range lacks counts nothing.
     const int64_t count = slices_.ranges * slices_.in_range;
-    saved.factors = at::full({count, padded_}, kLowest, floats);
-    const at::Tensor sums = at::zeros({count, padded_}, floats);
+    saved.factors = at::empty({count, padded_}, floats);
+    std::fill_n(data<float>(saved.factors), count * padded_, kLowest);
+    const at::Tensor sums = at::empty({count, padded_}, floats);
+    std::fill_n(data<float>(sums), count * padded_, 0.0f);
     const at::Tensor of_labels = at::empty({rows_}, floats);
     flat::for_tasks(slices_.ranges, [&](int64_t range) {
       const at::Tensor logits = at::empty({slices_.slice, padded_}, floats);
@@ -158,6 +170,7 @@ class Decoder {
       work.run(range, data<float>(sums) + range * rows_ * hidden_);
     });
     const at::Tensor sum = at::empty({rows_, hidden_}, floats);
+    at::Tensor rounded = at::empty_like(inputs_.x);
     kernels::ColumnSum<float> args;
     args.rows = slices_.ranges;
     args.stride = sum.numel();
@@ -166,8 +179,9 @@ class Decoder {
     constexpr int64_t kGrain = 1024;
     flat::for_ranges(0, sum.numel(), kGrain, [&](int64_t begin, int64_t end) {
       kernels::column_sum(args, begin, end);
+      round(args.out + begin, end - begin, data<T>(rounded) + begin);
     });
-    return sum.to(inputs_.x.scalar_type());
+    return rounded;
   }
 
  private:

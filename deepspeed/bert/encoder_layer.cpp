@@ -15,7 +15,7 @@ class EncoderLayer : public Block {
 
   at::Tensor forward(const at::Tensor& input) override {
     input_ = input;
-    selected_ = selects() ? input.index_select(0, outputs().rows) : input;
+    selected_ = selects() ? select_rows(input, outputs().rows) : input;
     attention_.outputs = arguments_.outputs;
     project();
     attention_.heads = arguments_.heads;
@@ -190,9 +190,7 @@ class EncoderLayer : public Block {
     }
     add_products_(tasks, dselected, {query});
     tasks.run();
-    at::Tensor dinput = at::zeros_like(input_);
-    // The selected tokens are distinct, so a copy is the whole sum.
-    dinput.index_copy_(0, outputs().rows, dselected);
+    at::Tensor dinput = spread_rows(dselected, outputs().rows, input_.size(0));
     add_products_(tasks, dinput, {key, value});
     tasks.run();
     return dinput;

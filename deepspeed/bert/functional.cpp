@@ -2,6 +2,7 @@
 // of.
 #include "deepspeed/bert/functional.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "deepspeed/bert/dispatch.h"
@@ -32,14 +33,24 @@ void for_columns(int64_t n, Function&& function) {
   flat::for_ranges(0, n, kColumnGrain, function);
 }
 
-// Calls function(sequence, head) for all pairs, in the order of the rows.
+// Calls function(sequence, head) for all pairs. The most work first: no thread
+// is left with a long one at the end.
 template <typename Function>
 void for_heads(const AttentionInputs& inputs, Function&& function) {
-  const auto& sequences = inputs.outputs->sequences;
-  const int64_t tasks = static_cast<int64_t>(sequences.size()) * inputs.heads;
-  flat::for_tasks(tasks, [&](int64_t task) {
-    function(sequences[task / inputs.heads], task % inputs.heads);
-  });
+  std::vector<kernels::Sequence> sequences = inputs.outputs->sequences;
+  std::stable_sort(
+      sequences.begin(),
+      sequences.end(),
+      [](const kernels::Sequence& a, const kernels::Sequence& b) {
+        return a.length * a.queries > b.length * b.queries;
+      });
+  flat::TaskList tasks;
+  for (const kernels::Sequence& sequence : sequences) {
+    tasks.add(inputs.heads, [&function, sequence](int64_t head) {
+      function(sequence, head);
+    });
+  }
+  tasks.run();
 }
 
 kernels::AttentionShape attention_shape(const AttentionInputs& inputs) {
@@ -181,6 +192,40 @@ void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative) {
       kernels::gelu_backward(dy.size(1), d, data<T>(derivative), d, begin, end);
     });
   });
+}
+
+at::Tensor select_rows(const at::Tensor& x, const std::vector<int32_t>& rows) {
+  const int64_t hidden = x.size(1);
+  at::Tensor selected = at::empty({std::ssize(rows), hidden}, x.options());
+  dispatch(x, [&](auto t) {
+    using T = decltype(t);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(
+          data<T>(x) + rows[i] * hidden,
+          hidden,
+          data<T>(selected) + static_cast<int64_t>(i) * hidden);
+    }
+  });
+  return selected;
+}
+
+at::Tensor spread_rows(
+    const at::Tensor& values,
+    const std::vector<int32_t>& rows,
+    int64_t count) {
+  const int64_t hidden = values.size(1);
+  at::Tensor spread = at::empty({count, hidden}, values.options());
+  dispatch(values, [&](auto t) {
+    using T = decltype(t);
+    std::fill_n(data<T>(spread), count * hidden, T(0.0f));
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(
+          data<T>(values) + static_cast<int64_t>(i) * hidden,
+          hidden,
+          data<T>(spread) + rows[i] * hidden);
+    }
+  });
+  return spread;
 }
 
 void bias_gradient(

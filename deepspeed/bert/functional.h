@@ -60,6 +60,15 @@ at::Tensor bias_gelu_(at::Tensor& x, const at::Tensor& bias);
 // dy <- dy * derivative
 void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative);
 
+// [rows, hidden]: these rows of x.
+at::Tensor select_rows(const at::Tensor& x, const std::vector<int32_t>& rows);
+// [count, hidden]: `values`, [rows, hidden], in these rows, all distinct, and
+// zeros in the others.
+at::Tensor spread_rows(
+    const at::Tensor& values,
+    const std::vector<int32_t>& rows,
+    int64_t count);
+
 // Column sums of dy, which may be a slice of columns.
 void bias_gradient(
     flat::TaskList& tasks,

@@ -1,6 +1,8 @@
 // The masked-language-model head and its loss as one block.
 #include "deepspeed/bert/mlm_head.h"
 
+#include <numeric>
+
 #include "deepspeed/bert/decoder.h"
 #include "deepspeed/bert/functional.h"
 #include "deepspeed/bert/product.h"
@@ -19,7 +21,13 @@ class MlmHead : public Block {
       return at::zeros({}, input.options().dtype(at::kFloat));
     }
     normed_ = normalized(input);
-    return decoder_losses(decoder(), saved_decoder_).mean();
+    const at::Tensor losses = decoder_losses(decoder(), saved_decoder_);
+    const float* const first = losses.const_data_ptr<float>();
+    const double sum = std::accumulate(first, first + losses.numel(), 0.0);
+    at::Tensor mean = at::empty({}, losses.options());
+    *mean.data_ptr<float>() =
+        static_cast<float>(sum / static_cast<double>(losses.numel()));
+    return mean;
   }
 
   at::Tensor backward(

@@ -162,7 +162,7 @@ at::Tensor head_logits(
     const std::vector<at::Tensor>& p,
     const at::Tensor& hidden_states) {
   const at::Tensor rows = hidden_states.index_select(
-      0, site.batch.masked_tokens().rows.to(hidden_states.device()));
+      0, indices(site.batch.masked_tokens().rows, hidden_states));
   const at::Tensor dense =
       at::gelu(at::linear(rows, p[kDenseWeight], p[kDenseBias]));
   return at::linear(

@@ -95,10 +95,10 @@ class Adam::EarlyRows : public flat::RowConsumer {
   }
 
   // Updates the rows that take() has kept, too.
-  void finish() const {
+  void finish(flat::TaskList& tasks) const {
     constexpr int64_t kRows = 32; // of a task
-    flat::for_ranges(
-        0, std::ssize(kept_), kRows, [&](int64_t begin, int64_t end) {
+    tasks.add_ranges(
+        0, std::ssize(kept_), kRows, [this](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) {
             update(kept_[i], kept_[i] + 1, adam_.gradient(offset(kept_[i])));
           }
@@ -169,6 +169,7 @@ void Adam::step(double learning_rate, double gradient_scale) {
       return &rows->entry() == &entry && rows->begun();
     });
   };
+  flat::TaskList tasks;
   // Parameters that stand side by side and have seen as many updates are
   // updated together.
   size_t i = 0;
@@ -190,13 +191,17 @@ void Adam::step(double learning_rate, double gradient_scale) {
     const kernels::AdamStep parameters =
         numbers(step, learning_rate, gradient_scale);
     const kernels::AdamArrays all = arrays(0, gradient(0));
-    flat::for_ranges(begin, end, kGrain, [&](int64_t first, int64_t last) {
-      kernels::adam_update(parameters, all, first, last);
-    });
+    const auto update = [=](int64_t block) {
+      const int64_t first = begin + block * kGrain;
+      kernels::adam_update(
+          parameters, all, first, std::min(first + kGrain, end));
+    };
+    tasks.add((end - begin + kGrain - 1) / kGrain, update);
   }
   for (const auto& rows : early_) {
-    rows->finish();
+    rows->finish(tasks);
   }
+  tasks.run();
   for (flat::FlatEntry& entry : entries) {
     entry.slot.consumer = nullptr;
   }

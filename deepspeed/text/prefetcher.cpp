@@ -19,32 +19,41 @@ Prefetcher::Prefetcher(Make make, uint64_t first, size_t depth)
 
 Prefetcher::~Prefetcher() = default; // ~jthread asks to stop, and joins
 
+bool Prefetcher::is_low() const {
+  return ready_.size() <= (depth_ - 1) / 2;
+}
+
 void Prefetcher::run(const std::stop_token& stop) {
   base::name_this_thread("prefetch");
   std::unique_lock lock(mutex_);
-  while (changed_.wait(lock, stop, [this] { return ready_.size() < depth_; })) {
-    if (stop.stop_requested()) {
-      return;
+  while (changed_.wait(lock, stop, [this] { return is_low(); })) {
+    while (ready_.size() < depth_) {
+      if (stop.stop_requested() || !make_one(lock)) {
+        return;
+      }
     }
-    const uint64_t index = index_++;
-    lock.unlock();
-    PackedBatch batch;
-    std::exception_ptr failure;
-    try {
-      const base::Span span({"make batch"});
-      batch = make_(index);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    lock.lock();
-    if (failure) {
-      failure_ = failure;
-      changed_.notify_all();
-      return;
-    }
-    ready_.push_back(std::move(batch));
-    changed_.notify_all();
   }
+}
+
+bool Prefetcher::make_one(std::unique_lock<std::mutex>& lock) {
+  const uint64_t index = index_++;
+  lock.unlock();
+  PackedBatch batch;
+  std::exception_ptr failure;
+  try {
+    const base::Span span({"make batch"});
+    batch = make_(index);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  lock.lock();
+  if (failure) {
+    failure_ = failure;
+  } else {
+    ready_.push_back(std::move(batch));
+  }
+  changed_.notify_all();
+  return !failure;
 }
 
 PackedBatch Prefetcher::next() {
@@ -62,7 +71,9 @@ PackedBatch Prefetcher::next() {
   }
   PackedBatch batch = std::move(ready_.front());
   ready_.pop_front();
-  changed_.notify_all();
+  if (is_low()) {
+    changed_.notify_all();
+  }
   return batch;
 }
 

@@ -21,8 +21,9 @@ class Prefetcher {
  public:
   using Make = std::function<PackedBatch(uint64_t index)>;
 
-  // At most `depth` batches wait to be taken; depth >= 1.
-  Prefetcher(Make make, uint64_t first, size_t depth = 4);
+  // At most `depth` batches wait to be taken; depth >= 1. When half of them are
+  // left the thread fills up again: to wake it takes longer than a small batch.
+  Prefetcher(Make make, uint64_t first, size_t depth = 8);
   ~Prefetcher();
 
   PackedBatch next();
@@ -33,6 +34,10 @@ class Prefetcher {
 
  private:
   void run(const std::stop_token& stop);
+  // With the mutex, which `lock` holds, but for the time of make_. False: it
+  // failed.
+  bool make_one(std::unique_lock<std::mutex>& lock);
+  bool is_low() const; // with the mutex
 
   const Make make_;
   const size_t depth_;

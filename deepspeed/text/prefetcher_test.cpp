@@ -40,7 +40,11 @@ TEST(Prefetcher, MakesAFewBatchesAheadAndNoMore) {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(made, 4);
   batches.next();
-  while (made < 5) {
+  batches.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(made, 4);
+  batches.next();
+  while (made < 7) {
     std::this_thread::yield();
   }
 }
