@@ -1,5 +1,8 @@
-// Coarse autograd functions: one node for each block of the model.
+// Coarse autograd functions: a node for each block of the model, or for several
+// that follow each other.
 #include "deepspeed/bert/block.h"
+
+#include <span>
 
 namespace deepspeed::bert {
 namespace {
@@ -7,25 +10,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Carries the block through the context, which holds IValues.
-struct BlockHolder : torch::CustomClassHolder {
-  BlockHolder(
-      std::shared_ptr<Block> b,
-      const BlockParameters* p,
-      std::vector<size_t> n)
-      : block(std::move(b)), parameters(p), nodes(std::move(n)) {}
-
-  std::shared_ptr<Block> block;
-  const BlockParameters* parameters;
-  std::vector<size_t> nodes; // parameters that are part of the graph
-};
-
-// The parameters that autograd must come to after the block: a visit costs some
-// microseconds, in which the other threads idle. A graph needs one at its
-// start.
-std::vector<size_t> graph_nodes(
-    const at::Tensor& input,
-    const BlockParameters& parameters) {
+// The parameters of a block that autograd must come to after it: a visit costs
+// some microseconds, in which the other threads idle.
+std::vector<size_t> graph_nodes(const BlockParameters& parameters) {
   std::vector<size_t> nodes;
   for (size_t i = 0; i < parameters.tensors.size(); ++i) {
     const flat::GradientSlot* slot =
@@ -34,79 +21,113 @@ std::vector<size_t> graph_nodes(
       nodes.push_back(i);
     }
   }
-  if (nodes.empty() && !(input.defined() && input.requires_grad())) {
-    nodes.push_back(0);
-  }
   return nodes;
 }
 
-// Autograd knows a block as a whole: inside, libtorch's operators need not look
+// The blocks of one node, carried through the context, which holds IValues.
+struct Chain : torch::CustomClassHolder {
+  Chain(std::span<const BlockUse> uses, std::vector<size_t> nodes)
+      : blocks(uses.begin(), uses.end()), nodes(std::move(nodes)) {}
+
+  std::vector<BlockUse> blocks;
+  std::vector<size_t> nodes; // parameters of the first one, in the graph
+};
+
+// Autograd knows a chain as a whole: inside, libtorch's operators need not look
 // for it, which is most of what a small one takes.
-at::Tensor forward_inside(Block& block, const at::Tensor& input) {
-  const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return block.forward(input);
-}
-at::Tensor backward_inside(
-    Block& block,
-    const at::Tensor& output_gradient,
-    flat::GradientOutputs& gradients) {
-  const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return block.backward(output_gradient, gradients);
+using BelowAutograd = at::AutoDispatchBelowADInplaceOrView;
+
+at::Tensor forward_through(const BlockUse& use, const at::Tensor& input) {
+  const BelowAutograd below_autograd;
+  const base::Span span(use.parameters->pass("forward"));
+  return use.block->forward(input);
 }
 
-struct BlockFunction : public torch::autograd::Function<BlockFunction> {
+struct ChainFunction : public torch::autograd::Function<ChainFunction> {
   static at::Tensor forward(
       AutogradContext* context,
       const std::optional<at::Tensor>& input,
       at::TensorList /*parameters, for their edges in the graph*/,
-      const c10::intrusive_ptr<BlockHolder>& holder) {
-    context->saved_data["block"] = c10::IValue::make_capsule(holder);
-    return forward_inside(*holder->block, input.value_or(at::Tensor()));
+      const c10::intrusive_ptr<Chain>& chain) {
+    context->saved_data["chain"] = c10::IValue::make_capsule(chain);
+    at::Tensor x = input.value_or(at::Tensor());
+    for (const BlockUse& use : chain->blocks) {
+      x = forward_through(use, x);
+    }
+    return x;
   }
 
   static variable_list backward(
       AutogradContext* context,
       const variable_list& output_gradients) {
-    const auto capsule = context->saved_data["block"].toCapsule();
-    auto& holder = static_cast<BlockHolder&>(*capsule);
-    const BlockParameters& parameters = *holder.parameters;
-    const base::Span span(parameters.pass("backward"));
-    TORCH_CHECK(
-        holder.block != nullptr, "backward through a block a second time");
-    flat::GradientOutputs gradients(parameters.slots, parameters.tensors);
-    // The order of the inputs: input, parameters, holder.
-    variable_list inputs{
-        backward_inside(*holder.block, output_gradients[0], gradients)};
-    holder.block.reset(); // activations are not needed any more
-    for (const size_t node : holder.nodes) {
-      inputs.push_back(std::move(gradients.results()[node]));
+    const auto capsule = context->saved_data["chain"].toCapsule();
+    auto& chain = static_cast<Chain&>(*capsule);
+    at::Tensor gradient = output_gradients[0];
+    // The order of the inputs: input, parameters, chain.
+    variable_list inputs(1);
+    for (size_t i = chain.blocks.size(); i-- > 0;) {
+      BlockUse& use = chain.blocks[i];
+      TORCH_CHECK(
+          use.block != nullptr, "backward through a block a second time");
+      const BelowAutograd below_autograd;
+      const base::Span span(use.parameters->pass("backward"));
+      flat::GradientOutputs gradients(
+          use.parameters->slots, use.parameters->tensors);
+      gradient = use.block->backward(gradient, gradients);
+      use.block.reset(); // activations are not needed any more
+      if (i == 0) {
+        for (const size_t node : chain.nodes) {
+          inputs.push_back(std::move(gradients.results()[node]));
+        }
+      }
     }
+    inputs[0] = std::move(gradient);
     inputs.emplace_back();
     return inputs;
   }
 };
 
-} // namespace
-
-at::Tensor apply_block(
+at::Tensor apply_chain(
     const at::Tensor& input,
-    const BlockParameters& parameters,
-    std::shared_ptr<Block> block) {
-  if (!at::GradMode::is_enabled()) {
-    return forward_inside(*block, input);
-  }
+    std::span<const BlockUse> uses,
+    std::vector<size_t> nodes) {
   const auto optional_input =
       input.defined() ? std::optional<at::Tensor>(input) : std::nullopt;
-  std::vector<size_t> nodes = graph_nodes(input, parameters);
+  if (nodes.empty() && !input.defined()) {
+    nodes.push_back(0); // a graph needs a parameter at its start
+  }
   std::vector<at::Tensor> tensors;
   for (const size_t node : nodes) {
-    tensors.push_back(parameters.tensors[node]);
+    tensors.push_back(uses.front().parameters->tensors[node]);
   }
-  return BlockFunction::apply(
+  return ChainFunction::apply(
       optional_input,
       at::TensorList(tensors),
-      c10::make_intrusive<BlockHolder>(
-          std::move(block), &parameters, std::move(nodes)));
+      c10::make_intrusive<Chain>(uses, std::move(nodes)));
+}
+
+} // namespace
+
+at::Tensor apply_blocks(std::vector<BlockUse> blocks) {
+  at::Tensor x;
+  if (!at::GradMode::is_enabled()) {
+    for (BlockUse& use : blocks) {
+      x = forward_through(use, x);
+      use.block.reset(); // nobody goes back
+    }
+    return x;
+  }
+  const std::span<const BlockUse> all(blocks);
+  for (size_t begin = 0; begin < all.size();) {
+    std::vector<size_t> nodes = graph_nodes(*all[begin].parameters);
+    size_t end = begin + 1;
+    while (end < all.size() && graph_nodes(*all[end].parameters).empty()) {
+      ++end;
+    }
+    x = apply_chain(x, all.subspan(begin, end - begin), std::move(nodes));
+    begin = end;
+  }
+  return x;
 }
 
 } // namespace deepspeed::bert

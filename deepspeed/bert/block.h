@@ -1,4 +1,5 @@
-// Coarse autograd functions: one node for each block of the model.
+// Coarse autograd functions: a node for each block of the model, or for several
+// that follow each other.
 #pragma once
 
 #include <memory>
@@ -36,11 +37,15 @@ struct BlockParameters {
   }
 };
 
-// Runs block.forward() and, while gradients are recorded, makes it one node of
-// the autograd graph. `parameters` must live until backward is done.
-at::Tensor apply_block(
-    const at::Tensor& input,
-    const BlockParameters& parameters,
-    std::shared_ptr<Block> block);
+struct BlockUse {
+  std::shared_ptr<Block> block;
+  const BlockParameters* parameters = nullptr; // must outlive backward
+};
+
+// Runs the blocks one after the other, each with the output of the one before,
+// and returns that of the last. While gradients are recorded the graph gets a
+// node for all of them; but another one begins with each block that has
+// parameters which autograd must come to after it.
+at::Tensor apply_blocks(std::vector<BlockUse> blocks);
 
 } // namespace deepspeed::bert

@@ -4,7 +4,6 @@
 #include "deepspeed/bert/embedding_block.h"
 #include "deepspeed/bert/encoder_layer.h"
 #include "deepspeed/bert/initializer.h"
-#include "deepspeed/bert/mlm_head.h"
 #include "deepspeed/bert/reference.h"
 
 namespace deepspeed::bert {
@@ -136,66 +135,78 @@ void RobertaForMaskedLMImpl::check(const Batch& batch) const {
   }
 }
 
-at::Tensor RobertaForMaskedLMImpl::encode(
+kernels::Dropout RobertaForMaskedLMImpl::dropout_at(uint32_t site, bool active)
+    const {
+  return kernels::make_dropout(
+      active ? static_cast<float>(options_.config.dropout) : 0.0f,
+      options_.seed,
+      site);
+}
+
+std::vector<BlockUse> RobertaForMaskedLMImpl::encoder_blocks(
     const std::shared_ptr<const Batch>& batch,
-    bool dropout) {
-  check(*batch);
+    bool dropout) const {
   const RobertaConfig& c = options_.config;
-  const auto make_dropout = [&](uint32_t site) {
-    return kernels::make_dropout(
-        dropout ? static_cast<float>(c.dropout) : 0.0f, options_.seed, site);
-  };
-  const bool fast = options_.implementation == Implementation::fast;
   const auto eps = static_cast<float>(c.layer_norm_eps);
-  const reference::Site site{*batch, c.layer_norm_eps};
+  std::vector<BlockUse> blocks{
+      {make_embedding(
+           {&embeddings_, batch, eps, dropout_at(kEmbeddingSite, dropout)}),
+       &embeddings_}};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const bool all = i + 1 < layers_.size() || batch->masked() == 0;
+    blocks.push_back(
+        {make_encoder_layer(
+             {&layers_[i],
+              batch,
+              all ? &batch->all_tokens() : &batch->masked_tokens(),
+              c.num_attention_heads,
+              eps,
+              dropout_at(layer_site(i, 0), dropout),
+              dropout_at(layer_site(i, 1), dropout),
+              dropout_at(layer_site(i, 2), dropout)}),
+         &layers_[i]});
+  }
+  return blocks;
+}
+
+at::Tensor RobertaForMaskedLMImpl::reference_encoding(
+    const std::shared_ptr<const Batch>& batch,
+    bool dropout) const {
+  const reference::Site site{*batch, options_.config.layer_norm_eps};
   at::Tensor x;
   {
     const base::Span span(embeddings_.pass("forward"));
-    x = fast
-        ? apply_block(
-              {},
-              embeddings_,
-              make_embedding(
-                  {&embeddings_, batch, eps, make_dropout(kEmbeddingSite)}))
-        : reference::embedding(
-              site, embeddings_.tensors, make_dropout(kEmbeddingSite));
+    x = reference::embedding(
+        site, embeddings_.tensors, dropout_at(kEmbeddingSite, dropout));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const bool all = i + 1 < layers_.size() || batch->masked() == 0;
     const base::Span span(layers_[i].pass("forward"));
-    const kernels::Dropout attention = make_dropout(layer_site(i, 0));
-    const kernels::Dropout attention_output = make_dropout(layer_site(i, 1));
-    const kernels::Dropout output = make_dropout(layer_site(i, 2));
-    const int64_t heads = c.num_attention_heads;
-    x = fast ? apply_block(
-                   x,
-                   layers_[i],
-                   make_encoder_layer(
-                       {&layers_[i],
-                        batch,
-                        all ? &batch->all_tokens() : &batch->masked_tokens(),
-                        heads,
-                        eps,
-                        attention,
-                        attention_output,
-                        output}))
-             : reference::encoder_layer(
-                   site,
-                   layers_[i].tensors,
-                   x,
-                   heads,
-                   {attention, attention_output, output});
+    x = reference::encoder_layer(
+        site,
+        layers_[i].tensors,
+        x,
+        options_.config.num_attention_heads,
+        {dropout_at(layer_site(i, 0), dropout),
+         dropout_at(layer_site(i, 1), dropout),
+         dropout_at(layer_site(i, 2), dropout)});
   }
   return x;
 }
 
+HeadArguments RobertaForMaskedLMImpl::head_arguments(
+    const std::shared_ptr<const Batch>& batch) const {
+  return {&head_, batch, static_cast<float>(options_.config.layer_norm_eps)};
+}
+
 at::Tensor RobertaForMaskedLMImpl::forward(std::shared_ptr<const Batch> batch) {
-  const at::Tensor x = encode(batch, is_training());
-  const base::Span span(head_.pass("forward"));
-  const auto eps = static_cast<float>(options_.config.layer_norm_eps);
+  check(*batch);
   if (options_.implementation == Implementation::fast) {
-    return apply_block(x, head_, make_mlm_head({&head_, batch, eps}));
+    std::vector<BlockUse> blocks = encoder_blocks(batch, is_training());
+    blocks.push_back({make_mlm_head(head_arguments(batch)), &head_});
+    return apply_blocks(std::move(blocks));
   }
+  const at::Tensor x = reference_encoding(batch, is_training());
+  const base::Span span(head_.pass("forward"));
   if (batch->masked() == 0) {
     return (x * 0).sum().to(at::kFloat);
   }
@@ -209,13 +220,16 @@ at::Tensor RobertaForMaskedLMImpl::forward(std::shared_ptr<const Batch> batch) {
 
 at::Tensor RobertaForMaskedLMImpl::logits(std::shared_ptr<const Batch> batch) {
   const at::NoGradGuard no_grad;
-  const at::Tensor x = encode(batch, /*dropout=*/false);
+  check(*batch);
   if (options_.implementation == Implementation::reference) {
     return reference::head_logits(
-        {*batch, options_.config.layer_norm_eps}, head_.tensors, x);
+        {*batch, options_.config.layer_norm_eps},
+        head_.tensors,
+        reference_encoding(batch, /*dropout=*/false));
   }
   return head_logits(
-      {&head_, batch, static_cast<float>(options_.config.layer_norm_eps)}, x);
+      head_arguments(batch),
+      apply_blocks(encoder_blocks(batch, /*dropout=*/false)));
 }
 
 Evaluation RobertaForMaskedLMImpl::evaluate(
@@ -231,9 +245,10 @@ Evaluation RobertaForMaskedLMImpl::evaluate(
   const at::Tensor labels =
       at::tensor(at::ArrayRef<int32_t>(batch->packed().labels), at::kInt);
   if (options_.implementation == Implementation::fast) {
+    check(*batch);
     const HeadPrediction prediction = predict(
-        {&head_, batch, static_cast<float>(options_.config.layer_norm_eps)},
-        encode(batch, /*dropout=*/false));
+        head_arguments(batch),
+        apply_blocks(encoder_blocks(batch, /*dropout=*/false)));
     losses = prediction.losses;
     predicted = prediction.predicted;
   } else {

@@ -13,6 +13,7 @@
 #include "deepspeed/bert/batch.h"
 #include "deepspeed/bert/block.h"
 #include "deepspeed/bert/config.h"
+#include "deepspeed/bert/mlm_head.h"
 #include "deepspeed/bert/parameter_tree.h"
 #include "deepspeed/flat/gradient_slot.h"
 #include "deepspeed/flat/state_dict.h"
@@ -80,10 +81,18 @@ class RobertaForMaskedLMImpl : public ParameterTree,
       at::IntArrayRef sizes,
       double value);
 
-  // The last layer's output for the masked tokens, [masked, hidden]; for all
-  // tokens, [tokens, hidden], without a masked one, and by the reference.
-  at::Tensor encode(const std::shared_ptr<const Batch>& batch, bool dropout);
   void check(const Batch& batch) const;
+  kernels::Dropout dropout_at(uint32_t site, bool active) const;
+  // Up to the last layer's output for the masked tokens, [masked, hidden], or
+  // for all if there is none.
+  std::vector<BlockUse> encoder_blocks(
+      const std::shared_ptr<const Batch>& batch,
+      bool dropout) const;
+  HeadArguments head_arguments(const std::shared_ptr<const Batch>& batch) const;
+  // [tokens, hidden], by the reference path.
+  at::Tensor reference_encoding(
+      const std::shared_ptr<const Batch>& batch,
+      bool dropout) const;
 
   const RobertaOptions options_;
   uint32_t initialized_ = 0; // parameters drawn so far: the generator's stream

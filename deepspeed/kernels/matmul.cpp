@@ -34,8 +34,9 @@ constexpr int64_t kMaxColumns = 256;
 constexpr int64_t kFewRows = 48;
 // Rows that lie multiples of this apart are packed.
 constexpr int64_t kAliasBytes = 2048;
-// Tiles of AVX-512 fit into these multiples without a rest; others are padded.
-constexpr int64_t kRowMultiple = 12;
+// Of the sides of blocks: tiles fit into these without a rest or end with a
+// smaller one.
+constexpr int64_t kRowMultiple = 4;
 constexpr int64_t kColumnMultiple = 32;
 #endif
 } // namespace deepspeed::kernels
@@ -160,8 +161,13 @@ HWY_INLINE void make_tile(
   if (finish == Finish::in_buffer || at.rows < kRows ||
       at.columns < kTileColumns) {
     alignas(64) float tile[kRows * kTileColumns];
-    multiply_rows<Unit>(
-        at.rows, panels, args.scale, ahead, Floats<false>{tile, kTileColumns});
+    const Floats<false> to{tile, kTileColumns};
+    constexpr int64_t kHalf = (kVectors + 1) / 2;
+    if (at.columns > kHalf * kLanes) {
+      multiply_rows<Unit, kVectors>(at.rows, panels, args.scale, ahead, to);
+    } else {
+      multiply_rows<Unit, kHalf>(at.rows, panels, args.scale, ahead, to);
+    }
     finish_tile(args, tile, at, sums);
   } else if (finish == Finish::result) {
     const int64_t first = at.row * args.out_row + at.column;

@@ -42,6 +42,40 @@ HWY_INLINE void fetch_rows(
   }
 }
 
+// One unit of `count` lines that stand side by side, for all panels. `next`:
+// its second element, if it has one. Not inline: the loop needs the registers.
+template <typename Unit, int64_t kWidth, typename T>
+HWY_NOINLINE void pack_unit_across(
+    const T* x,
+    const T* next,
+    int64_t count,
+    int64_t pitch,
+    float* to) {
+  constexpr int64_t kStep = HWY_MIN(kLanes, kWidth);
+  // A vector may reach past the panel: into the next unit, which is set later,
+  // or into the gap between two panels.
+  int64_t first = 0;
+  if (next != nullptr || Unit::kElements == 1) {
+    for (; first + kWidth - kStep + kLanes <= count; first += kWidth) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kWidth; i += kStep) {
+        const T* second = next == nullptr ? nullptr : next + first + i;
+        store(Unit::across(x + first + i, second, Full()), to + i, Full());
+      }
+      to += pitch;
+    }
+  }
+  for (; first < count; first += kWidth) {
+    for (int64_t i = 0; i < kWidth; i += kStep) {
+      const int64_t rest = HWY_MIN(count - first - i, kLanes);
+      const Part part{static_cast<size_t>(HWY_MAX(rest, 0))};
+      const T* second = next == nullptr ? nullptr : next + first + i;
+      store(Unit::across(x + first + i, second, part), to + i, Full());
+    }
+    to += pitch;
+  }
+}
+
 // Lines that stand side by side in memory: unit by unit for all panels, as the
 // rows of memory may lie pages apart.
 template <typename Unit, int64_t kWidth, typename T>
@@ -51,7 +85,6 @@ HWY_INLINE void pack_across(
     int64_t pitch,
     float* to) {
   constexpr int64_t kAheadRows = 16;
-  constexpr int64_t kStep = HWY_MIN(kLanes, kWidth);
   for (int64_t k = 0; k < units; ++k) {
     const T* row = lines.data + k * Unit::kElements * lines.along;
     fetch_rows(
@@ -60,22 +93,12 @@ HWY_INLINE void pack_across(
         lines.along,
         lines.count);
     const bool whole = (k + 1) * Unit::kElements <= lines.depth;
-    for (int64_t first = 0; first < lines.count; first += kWidth) {
-      float* out = to + first / kWidth * pitch + k * kWidth;
-      for (int64_t i = 0; i < kWidth; i += kStep) {
-        // A vector may reach past the panel: into the next unit, which is set
-        // later, or into the gap between two panels.
-        const int64_t rest = lines.count - first - i;
-        const T* x = row + first + i;
-        const T* next = whole ? x + lines.along : nullptr;
-        if (rest >= kLanes) {
-          store(Unit::across(x, next, Full()), out + i, Full());
-        } else {
-          const Part part{static_cast<size_t>(HWY_MAX(rest, 0))};
-          store(Unit::across(x, next, part), out + i, Full());
-        }
-      }
-    }
+    pack_unit_across<Unit, kWidth>(
+        row,
+        whole ? row + lines.along : nullptr,
+        lines.count,
+        pitch,
+        to + k * kWidth);
   }
 }
 

@@ -224,7 +224,7 @@ TEST(Matmul, GivesEveryThreadABlock) {
       const MatmulBlocks blocks =
           matmul_blocks(shape.rows, shape.columns, threads);
       EXPECT_GE(blocks.count, threads);
-      EXPECT_EQ(blocks.block_rows % 12, 0);
+      EXPECT_EQ(blocks.block_rows % 4, 0);
       EXPECT_EQ(blocks.block_columns % 32, 0);
     }
   }

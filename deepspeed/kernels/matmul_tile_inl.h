@@ -72,9 +72,13 @@ struct Floats {
   }
 };
 
-// The first kRows rows of scale * left panel x right panel: finish(x, i, j)
-// gets the vector at row i, column j.
-template <typename Unit, int64_t kRows, typename Finish>
+// The first kRows rows and kCount vectors of scale * left panel x right panel:
+// finish(x, i, j) gets the vector at row i, column j.
+template <
+    typename Unit,
+    int64_t kRows,
+    int64_t kCount = kVectors,
+    typename Finish>
 HWY_NOINLINE void multiply_tile(
     const Panels& panels,
     float scale,
@@ -89,27 +93,27 @@ HWY_NOINLINE void multiply_tile(
   const int64_t unit = panels.left.unit;
   const float* HWY_RESTRICT right = panels.right;
   const int64_t units = panels.units;
-  V sum[kRows][kVectors];
+  V sum[kRows][kCount];
 #pragma GCC unroll 12
   for (int64_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < kVectors; ++j) {
+    for (int64_t j = 0; j < kCount; ++j) {
       sum[i][j] = zero();
     }
   }
   for (int64_t k = 0; k < units; ++k) {
     __builtin_prefetch(ahead.data + 2 * k * ahead.step, 0, 2); // into L2
     __builtin_prefetch(ahead.data + (2 * k + 1) * ahead.step, 0, 2);
-    V columns[kVectors];
+    V columns[kCount];
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < kVectors; ++j) {
+    for (int64_t j = 0; j < kCount; ++j) {
       columns[j] = load(right + k * kTileColumns + j * kLanes, Full());
     }
 #pragma GCC unroll 12
     for (int64_t i = 0; i < kRows; ++i) {
       const V row = broadcast(left[i / 4] + i % 4 * line);
 #pragma GCC unroll 4
-      for (int64_t j = 0; j < kVectors; ++j) {
+      for (int64_t j = 0; j < kCount; ++j) {
         sum[i][j] = multiply_add(Unit(), row, columns[j], sum[i][j]);
       }
     }
@@ -121,7 +125,7 @@ HWY_NOINLINE void multiply_tile(
 #pragma GCC unroll 12
   for (int64_t i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < kVectors; ++j) {
+    for (int64_t j = 0; j < kCount; ++j) {
       finish(hn::Mul(set(scale), sum[i][j]), i, j * kLanes);
     }
   }
@@ -129,15 +133,15 @@ HWY_NOINLINE void multiply_tile(
 
 // The same for at least the first `rows` rows: a panel may end with less than a
 // tile's.
-template <typename Unit, typename... Rest>
+template <typename Unit, int64_t kCount, typename... Rest>
 HWY_INLINE void multiply_rows(int64_t rows, const Rest&... rest) {
   constexpr int64_t kMiddle = HWY_MIN(Unit::kRows, 8);
   if (rows > kMiddle) {
-    multiply_tile<Unit, Unit::kRows>(rest...);
+    multiply_tile<Unit, Unit::kRows, kCount>(rest...);
   } else if (rows > 4) {
-    multiply_tile<Unit, kMiddle>(rest...);
+    multiply_tile<Unit, kMiddle, kCount>(rest...);
   } else {
-    multiply_tile<Unit, 4>(rest...);
+    multiply_tile<Unit, 4, kCount>(rest...);
   }
 }
 
