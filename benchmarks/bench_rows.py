@@ -136,11 +136,11 @@ def in_blocks(sides, blocks):
 
 @dataclasses.dataclass
 class Run:
-    """What one process measured."""
+    """What one process measured, or several of ours."""
     rate: float  # useful tokens per second after the warm-up
     memory: int  # peak, in bytes
     losses: list
-    first_step: float  # seconds from exec to the end of the first step
+    first_step: float = 0.0  # seconds from exec to the end of the first step
 
 
 def check_losses(results):

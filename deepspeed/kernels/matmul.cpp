@@ -24,7 +24,7 @@ namespace deepspeed::kernels {
 #define DEEPSPEED_KERNELS_MATMUL_SIZES_
 // Units of the depth that are summed at a time: part of the result, the same
 // everywhere.
-constexpr int64_t kUnits = 256;
+constexpr int64_t kUnits = 384;
 // Of the packed rows of the left operand: half of a small L2 cache.
 constexpr int64_t kLeftUnits = 60 * 1024;
 // Of a block: what its packed columns and its sums take stays in the caches.
