@@ -227,6 +227,10 @@ at::Tensor RobertaForMaskedLMImpl::logits(std::shared_ptr<const Batch> batch) {
         head_.tensors,
         reference_encoding(batch, /*dropout=*/false));
   }
+  if (batch->masked() == 0) {
+    return at::empty(
+        {0, options_.config.vocab_size}, head_.tensors[kDenseWeight].options());
+  }
   return head_logits(
       head_arguments(batch),
       apply_blocks(encoder_blocks(batch, /*dropout=*/false)));

@@ -426,6 +426,9 @@ TEST(Roberta, NothingMaskedHasNoLoss) {
     EXPECT_EQ(loss.item<double>(), 0);
     loss.backward();
     EXPECT_EQ(model->evaluate(batch).masked, 0);
+    EXPECT_EQ(
+        model->logits(batch).sizes(),
+        (std::vector<int64_t>{0, small_config().vocab_size}));
   }
 }
 
