@@ -318,7 +318,8 @@ class Slurm(HostsTest):
         run = self.run_launcher("--launcher=slurm", "true", code=7)
         self.assertIn("error: srun ended with exit code 7", run.err)
         self.script("path/srun",
-                    "trap 'exit 75' TERM\ntouch ready0\nsleep 1000 & wait\n")
+                    "trap 'kill $! 2>/dev/null; exit 75' TERM\n"
+                    "touch ready0\nsleep 1000 & wait\n")
         run = self.start("--launcher=slurm", "true")
         self.wait_for_files("ready0")
         run.send_signal(signal.SIGTERM)

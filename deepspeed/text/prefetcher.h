@@ -21,9 +21,10 @@ class Prefetcher {
  public:
   using Make = std::function<PackedBatch(uint64_t index)>;
 
-  // At most `depth` batches wait to be taken; depth >= 1. When half of them are
-  // left the thread fills up again: to wake it takes longer than a small batch.
-  Prefetcher(Make make, uint64_t first, size_t depth = 8);
+  // At most `depth` batches wait to be taken; depth >= 1. When less than half
+  // of them are left the thread fills up again: to wake it takes longer than to
+  // make a small batch.
+  Prefetcher(Make make, uint64_t first, size_t depth = 4);
   ~Prefetcher();
 
   PackedBatch next();
