@@ -21,6 +21,8 @@ class MlmHead : public Block {
       return at::zeros({}, input.options().dtype(at::kFloat));
     }
     normed_ = normalized(input);
+    // Their mean by hand: the other threads wait, and libtorch's code for it is
+    // not in the caches.
     const at::Tensor losses = decoder_losses(decoder(), saved_decoder_);
     const float* const first = losses.const_data_ptr<float>();
     const double sum = std::accumulate(first, first + losses.numel(), 0.0);

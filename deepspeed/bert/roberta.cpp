@@ -4,7 +4,6 @@
 #include "deepspeed/bert/embedding_block.h"
 #include "deepspeed/bert/encoder_layer.h"
 #include "deepspeed/bert/initializer.h"
-#include "deepspeed/bert/reference.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -12,9 +11,6 @@ namespace {
 // The places that drop out, each with a stream of random numbers of its own.
 constexpr uint32_t kEmbeddingSite = 0;
 constexpr uint32_t kSitesPerLayer = 3;
-uint32_t layer_site(size_t layer, uint32_t which) {
-  return 1 + static_cast<uint32_t>(layer) * kSitesPerLayer + which;
-}
 
 } // namespace
 
@@ -143,6 +139,16 @@ kernels::Dropout RobertaForMaskedLMImpl::dropout_at(uint32_t site, bool active)
       site);
 }
 
+reference::LayerDropouts RobertaForMaskedLMImpl::layer_dropouts(
+    size_t layer,
+    bool active) const {
+  const uint32_t first = 1 + static_cast<uint32_t>(layer) * kSitesPerLayer;
+  return {
+      dropout_at(first, active),
+      dropout_at(first + 1, active),
+      dropout_at(first + 2, active)};
+}
+
 std::vector<BlockUse> RobertaForMaskedLMImpl::encoder_blocks(
     const std::shared_ptr<const Batch>& batch,
     bool dropout) const {
@@ -154,6 +160,7 @@ std::vector<BlockUse> RobertaForMaskedLMImpl::encoder_blocks(
        &embeddings_}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     const bool all = i + 1 < layers_.size() || batch->masked() == 0;
+    const reference::LayerDropouts dropouts = layer_dropouts(i, dropout);
     blocks.push_back(
         {make_encoder_layer(
              {&layers_[i],
@@ -161,9 +168,9 @@ std::vector<BlockUse> RobertaForMaskedLMImpl::encoder_blocks(
               all ? &batch->all_tokens() : &batch->masked_tokens(),
               c.num_attention_heads,
               eps,
-              dropout_at(layer_site(i, 0), dropout),
-              dropout_at(layer_site(i, 1), dropout),
-              dropout_at(layer_site(i, 2), dropout)}),
+              dropouts.attention,
+              dropouts.attention_output,
+              dropouts.output}),
          &layers_[i]});
   }
   return blocks;
@@ -186,9 +193,7 @@ at::Tensor RobertaForMaskedLMImpl::reference_encoding(
         layers_[i].tensors,
         x,
         options_.config.num_attention_heads,
-        {dropout_at(layer_site(i, 0), dropout),
-         dropout_at(layer_site(i, 1), dropout),
-         dropout_at(layer_site(i, 2), dropout)});
+        layer_dropouts(i, dropout));
   }
   return x;
 }

@@ -15,6 +15,7 @@
 #include "deepspeed/bert/config.h"
 #include "deepspeed/bert/mlm_head.h"
 #include "deepspeed/bert/parameter_tree.h"
+#include "deepspeed/bert/reference.h"
 #include "deepspeed/flat/gradient_slot.h"
 #include "deepspeed/flat/state_dict.h"
 
@@ -83,6 +84,7 @@ class RobertaForMaskedLMImpl : public ParameterTree,
 
   void check(const Batch& batch) const;
   kernels::Dropout dropout_at(uint32_t site, bool active) const;
+  reference::LayerDropouts layer_dropouts(size_t layer, bool active) const;
   // Up to the last layer's output for the masked tokens, [masked, hidden], or
   // for all if there is none.
   std::vector<BlockUse> encoder_blocks(
