@@ -14,7 +14,7 @@ struct Row {
 };
 
 // In the order of the enumeration.
-constexpr std::array<Row, 10> kRows{{
+constexpr std::array<Row, 19> kRows{{
     {8, "float64", "DoubleStorage", "F64"},
     {4, "float32", "FloatStorage", "F32"},
     {2, "float16", "HalfStorage", "F16"},
@@ -25,8 +25,17 @@ constexpr std::array<Row, 10> kRows{{
     {1, "int8", "CharStorage", "I8"},
     {1, "uint8", "ByteStorage", "U8"},
     {1, "bool", "BoolStorage", "BOOL"},
+    {8, "complex64", "ComplexFloatStorage", "C64"},
+    {16, "complex128", "ComplexDoubleStorage", ""},
+    {2, "uint16", "", "U16"},
+    {4, "uint32", "", "U32"},
+    {8, "uint64", "", "U64"},
+    {1, "float8_e4m3fn", "", "F8_E4M3"},
+    {1, "float8_e5m2", "", "F8_E5M2"},
+    {1, "float8_e4m3fnuz", "", "F8_E4M3FNUZ"},
+    {1, "float8_e5m2fnuz", "", "F8_E5M2FNUZ"},
 }};
-static_assert(static_cast<size_t>(DType::boolean) == kRows.size() - 1);
+static_assert(static_cast<size_t>(DType::float8_e5m2fnuz) == kRows.size() - 1);
 
 constexpr const Row& row(DType dtype) {
   return kRows[static_cast<size_t>(dtype)];
@@ -36,7 +45,7 @@ std::optional<DType> find(
     std::string_view name,
     std::string_view Row::*column) {
   for (size_t i = 0; i < kRows.size(); ++i) {
-    if (kRows[i].*column == name) {
+    if (!name.empty() && kRows[i].*column == name) {
       return static_cast<DType>(i);
     }
   }
@@ -44,6 +53,17 @@ std::optional<DType> find(
 }
 
 } // namespace
+
+std::span<const DType> all_dtypes() {
+  static const auto list = [] {
+    std::array<DType, kRows.size()> dtypes{};
+    for (size_t i = 0; i < dtypes.size(); ++i) {
+      dtypes[i] = static_cast<DType>(i);
+    }
+    return dtypes;
+  }();
+  return list;
+}
 
 size_t dtype_size(DType dtype) {
   return row(dtype).size;

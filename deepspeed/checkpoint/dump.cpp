@@ -16,6 +16,14 @@ Json dump_items(const List& list) {
   return items;
 }
 
+Json dump_entries(const std::vector<DictEntry>& entries) {
+  Json json = Json::array();
+  for (const DictEntry& entry : entries) {
+    json.push_back(Json::array({dump(entry.key), dump(entry.value)}));
+  }
+  return json;
+}
+
 struct Dump {
   Json operator()(std::monostate) const {
     return nullptr;
@@ -25,6 +33,15 @@ struct Dump {
   }
   Json operator()(int64_t value) const {
     return value;
+  }
+  Json operator()(const BigInteger& integer) const {
+    std::string digits;
+    for (const unsigned char byte : integer.bytes) {
+      constexpr std::string_view kDigits = "0123456789abcdef";
+      digits += kDigits[byte >> 4];
+      digits += kDigits[byte & 15];
+    }
+    return {{"kind", "integer"}, {"bytes", digits}};
   }
   Json operator()(double value) const {
     return value;
@@ -39,12 +56,9 @@ struct Dump {
     return {{"kind", "tuple"}, {"items", dump_items(tuple.items)}};
   }
   Json operator()(const Dict& dict) const {
-    Json entries = Json::array();
-    for (const DictEntry& entry : dict.entries) {
-      entries.push_back(Json::array({dump(entry.key), dump(entry.value)}));
-    }
     Json json{
-        {"kind", dict.ordered ? "ordered_dict" : "dict"}, {"entries", entries}};
+        {"kind", dict.ordered ? "ordered_dict" : "dict"},
+        {"entries", dump_entries(dict.entries)}};
     if (dict.attributes != nullptr) {
       json["attributes"] = dump(*dict.attributes);
     }
@@ -67,12 +81,19 @@ struct Dump {
              0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size())}};
   }
   Json operator()(const std::shared_ptr<const Object>& object) const {
-    return {
+    Json json{
         {"kind", "object"},
         {"name", object->name},
         {"call", static_cast<int>(object->call)},
         {"arguments", dump_items(object->arguments)},
         {"state", dump(object->state)}};
+    if (!object->items.empty()) {
+      json["items"] = dump_items(object->items);
+    }
+    if (!object->entries.empty()) {
+      json["entries"] = dump_entries(object->entries);
+    }
+    return json;
   }
 };
 

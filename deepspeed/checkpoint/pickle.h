@@ -17,10 +17,11 @@ namespace deepspeed::checkpoint {
 using StorageSource =
     std::function<std::shared_ptr<const Storage>(const std::string& key)>;
 
-// Reads a pickle without running any of it: a fixed set of opcodes, and a fixed
-// list of names. torch's tensors and OrderedDict become values, other names of
-// the list inert Objects. All else is Error(data) with `source` and the byte as
-// the place: "not allowed: posix.system".
+// Reads a pickle without running any of it. torch's tensors and OrderedDict
+// become values, plain data of Python, numpy and torch inert Objects, and of
+// what has another class the name stays (Object::Call::unknown). Opcodes beyond
+// a fixed set, and names that run programs or make code, are Error(data) with
+// `source` and the byte as the place: "not allowed: posix.system".
 //
 // Memory is bounded by a multiple of the pickle's size, whatever it says: memo
 // indices must be dense, a list that is shared a billion times is refused, and
@@ -38,8 +39,10 @@ struct Pickle {
 };
 
 // Writes the opcodes that Python's own pickler emits for such a tree, so that
-// torch.load(weights_only=True) accepts it. std::invalid_argument for a tensor
-// that is no view of its storage and for a tree deeper than kMaxValueDepth.
+// torch.load(weights_only=True) accepts it if there is no record of a class
+// that this knows not. std::invalid_argument for a tensor that is no view of
+// its storage, for an object of an unknown class, and for a tree deeper than
+// kMaxValueDepth.
 Pickle write_pickle(const Value& value);
 
 } // namespace deepspeed::checkpoint

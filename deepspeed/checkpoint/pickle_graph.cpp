@@ -4,6 +4,9 @@
 #include <bit>
 #include <unordered_set>
 
+#include "deepspeed/checkpoint/pickle_names.h"
+#include "deepspeed/checkpoint/pickle_ops.h"
+
 namespace deepspeed::checkpoint::pickle {
 namespace {
 
@@ -59,6 +62,8 @@ class Flattener {
       case Node::Kind::integer:
         *out = Value(node.number);
         return true;
+      case Node::Kind::big_integer:
+        return convert_big_integer(node, out);
       case Node::Kind::real:
         *out = Value(std::bit_cast<double>(node.number));
         return true;
@@ -78,16 +83,33 @@ class Flattener {
             Value::Data(graph_.tensors[static_cast<size_t>(node.number)]));
         return true;
       case Node::Kind::storage:
-        break;
+        *out =
+            Value(Object{std::string(kUntypedStorage), Object::Call::unknown});
+        return true;
     }
-    return fail("a storage without a tensor");
+    return fail("a value of an unknown kind");
+  }
+
+  bool convert_big_integer(const Node& node, Value* out) {
+    if (!take_text(node.text.size())) {
+      return false;
+    }
+    *out = Value(BigInteger{std::string(node.text)});
+    return true;
+  }
+
+  bool take_text(size_t bytes) {
+    if (bytes > text_left_) {
+      return fail("the strings are very much larger than their pickle");
+    }
+    text_left_ -= bytes;
+    return true;
   }
 
   bool convert_string(const Node& node, Value* out) {
-    if (node.text.size() > text_left_) {
-      return fail("the strings are very much larger than their pickle");
+    if (!take_text(node.text.size())) {
+      return false;
     }
-    text_left_ -= node.text.size();
     *out = Value(std::string(node.text));
     return true;
   }
@@ -107,20 +129,8 @@ class Flattener {
   bool convert_dict(const Node& node, int depth, Value* out) {
     Dict dict;
     dict.ordered = node.kind == Node::Kind::ordered_dict;
-    std::unordered_set<std::string> seen;
-    for (size_t i = 0; i + 1 < node.items.size(); i += 2) {
-      DictEntry& entry = dict.entries.emplace_back();
-      if (!run(node.items[i], depth + 1, &entry.key) ||
-          !run(node.items[i + 1], depth + 1, &entry.value)) {
-        return false;
-      }
-      std::string text = key_text(entry.key);
-      if (text.empty()) {
-        return fail(describe(entry.key) + " cannot be a dict's key");
-      }
-      if (!seen.insert(std::move(text)).second) {
-        return fail("a dict has the key " + describe(entry.key) + " twice");
-      }
+    if (!convert_entries(node, depth, &dict.entries)) {
+      return false;
     }
     if (node.state != kNoNode) {
       Value attributes;
@@ -133,11 +143,50 @@ class Flattener {
     return true;
   }
 
+  bool convert_entries(
+      const Node& node,
+      int depth,
+      std::vector<DictEntry>* out) {
+    std::unordered_set<std::string> seen;
+    for (size_t i = 0; i + 1 < node.items.size(); i += 2) {
+      DictEntry& entry = out->emplace_back();
+      if (!run(node.items[i], depth + 1, &entry.key) ||
+          !run(node.items[i + 1], depth + 1, &entry.value)) {
+        return false;
+      }
+      if (!unknown_in(entry.key).empty()) {
+        continue; // nobody can say whether it stands twice
+      }
+      std::string text = key_text(entry.key);
+      if (text.empty()) {
+        return fail(describe(entry.key) + " cannot be a dict's key");
+      }
+      if (!seen.insert(std::move(text)).second) {
+        return fail("a dict has the key " + describe(entry.key) + " twice");
+      }
+    }
+    return true;
+  }
+
   bool convert_object(const Node& node, int depth, Value* out) {
     Object object;
     object.name = std::string(node.text);
-    if (node.kind == Node::Kind::object) {
-      object.call = static_cast<Object::Call>(node.number);
+    if (!take_text(node.text.size())) {
+      return false;
+    }
+    if (node.kind == Node::Kind::global) {
+      const NameKind kind = static_cast<NameKind>(node.number);
+      if (kind == NameKind::accessor) {
+        return fail("not allowed: " + object.name);
+      }
+      if (kind == NameKind::unknown) {
+        object.call = Object::Call::unknown;
+      }
+    } else {
+      object.call = static_cast<Object::Call>(node.number & kCallMask);
+    }
+    if (node.kind == Node::Kind::object &&
+        object.call != Object::Call::unknown) {
       Value arguments;
       if (!run(node.arguments, depth + 1, &arguments)) {
         return false;
@@ -146,8 +195,24 @@ class Flattener {
       if (node.state != kNoNode && !run(node.state, depth + 1, &object.state)) {
         return false;
       }
+      if (!convert_contents(node, depth, &object)) {
+        return false;
+      }
     }
     *out = Value(std::move(object));
+    return true;
+  }
+
+  // What was appended to the object, or set in it.
+  bool convert_contents(const Node& node, int depth, Object* object) {
+    if ((node.number & kMapping) != 0) {
+      return convert_entries(node, depth, &object->entries);
+    }
+    for (const NodeId item : node.items) {
+      if (!run(item, depth + 1, &object->items.emplace_back())) {
+        return false;
+      }
+    }
     return true;
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,16 +22,19 @@ struct Node {
     none,
     boolean, // number
     integer, // number
+    big_integer, // text: little-endian two's complement
     real, // number holds its bits
     string, // text
     list, // items
     tuple, // items
     dict, // items: key, value, key, value, ...
     ordered_dict, // the same; state: its attributes
-    global, // text: "module.name"
+    global, // text: "module.name"; number: NameKind
     storage, // number: which one
     tensor, // number: which one
-    object, // text, arguments, state; number: Object::Call
+    // text, arguments, state; items: appended, or key, value, ...; number:
+    // Object::Call, and kMapping where the items are pairs
+    object,
   };
   Kind kind = Kind::none;
   NodeId arguments = kNoNode; // a tuple
@@ -40,15 +44,19 @@ struct Node {
   std::vector<NodeId> items;
 };
 
+inline constexpr int64_t kMapping = 16;
+inline constexpr int64_t kCallMask = kMapping - 1;
+
 struct Graph {
   std::vector<Node> nodes;
+  std::deque<std::string> names; // of globals
   std::vector<std::shared_ptr<const Tensor>> tensors;
 };
 
 // Turns what hangs on `root` into a tree. On failure returns false and says why
 // in `fault`: a cycle, nesting beyond kMaxValueDepth, a key that is no key or
-// stands twice, a storage outside a tensor, or a tree that is
-// very much larger than the pickle of `pickle_bytes` bytes.
+// stands twice, or a tree that is very much larger than the pickle of
+// `pickle_bytes` bytes.
 bool flatten(
     const Graph& graph,
     NodeId root,

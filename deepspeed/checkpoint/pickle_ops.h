@@ -1,4 +1,4 @@
-// The pickle opcodes and the global names that files may use.
+// The pickle opcodes, and the names that tensors are made of.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,7 @@ enum class Op : uint8_t {
   binint1 = 'K',
   binint2 = 'M',
   long1 = 0x8a,
+  long4 = 0x8b,
   binfloat = 'G',
   binunicode = 'X',
   empty_list = ']',
@@ -48,16 +49,12 @@ inline constexpr size_t kBatch = 1000;
 inline constexpr std::string_view kOrderedDict = "collections.OrderedDict";
 inline constexpr std::string_view kRebuildTensor =
     "torch._utils._rebuild_tensor_v2";
+// Of dtypes that have no class of storages.
+inline constexpr std::string_view kRebuildTypedTensor =
+    "torch._utils._rebuild_tensor_v3";
 inline constexpr std::string_view kRebuildParameter =
     "torch._utils._rebuild_parameter";
-
-// Names that become inert Objects when they are called.
-inline constexpr std::string_view kInertNames[] = {
-    "torch.Size",
-    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
-    "deepspeed.runtime.zero.config.ZeroStageEnum",
-    "deepspeed.utils.tensor_fragment.fragment_address",
-};
+inline constexpr std::string_view kUntypedStorage =
+    "torch.storage.UntypedStorage";
 
 } // namespace deepspeed::checkpoint::pickle

@@ -4,6 +4,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/checkpoint/pickle.h"
 #include "deepspeed/checkpoint/pickle_graph.h"
+#include "deepspeed/checkpoint/pickle_names.h"
 #include "deepspeed/checkpoint/pickle_ops.h"
 #include "deepspeed/checkpoint/pickle_rebuild.h"
 #include "deepspeed/checkpoint/utf8.h"
@@ -96,7 +97,10 @@ class Machine {
         push_integer(static_cast<int64_t>(little(2)));
         return true;
       case Op::long1:
-        push_long();
+        push_long(u8());
+        return true;
+      case Op::long4:
+        push_long(little(4));
         return true;
       case Op::binfloat:
         push(Node::Kind::real).number =
@@ -233,10 +237,10 @@ class Machine {
   }
 
   // Two's complement of as many bytes as it takes.
-  void push_long() {
-    const size_t size = u8();
+  void push_long(size_t size) {
     if (size > 8) {
-      fail("an integer of " + std::to_string(size) + " bytes");
+      push(Node::Kind::big_integer).text = take_text(size);
+      return;
     }
     uint64_t value = little(size);
     if (size > 0 && size < 8 && (value >> (8 * size - 1)) != 0) {
@@ -268,8 +272,8 @@ class Machine {
   void push_global() {
     const std::string module(take_line());
     const std::string full = module + "." + std::string(take_line());
-    const std::string_view name = allowed_name(full);
-    if (name.empty()) {
+    const NameKind kind = kind_of_name(full);
+    if (kind == NameKind::forbidden) {
       throw base::Error(
           base::ExitCode::data,
           "not allowed: " + printable(full),
@@ -277,7 +281,9 @@ class Machine {
           "the file asks for code that could do anything: do not load it "
           "elsewhere either");
     }
-    push(Node::Kind::global).text = name;
+    Node& node = push(Node::Kind::global);
+    node.text = graph_.names.emplace_back(full);
+    node.number = static_cast<int64_t>(kind);
   }
 
   // Elements above the last mark; the mark goes.
@@ -318,6 +324,15 @@ class Machine {
     need(n + 1);
     const auto first = stack_.end() - static_cast<std::ptrdiff_t>(n);
     Node& target = graph_.nodes[*(first - 1)];
+    if (target.kind == Node::Kind::object && (!pairs || n % 2 == 0)) {
+      const std::string fault =
+          rebuilder_.fill(target, {first, stack_.end()}, pairs);
+      if (!fault.empty()) {
+        fail(fault);
+      }
+      stack_.resize(stack_.size() - n);
+      return;
+    }
     const bool is_dict = target.kind == Node::Kind::dict ||
         target.kind == Node::Kind::ordered_dict;
     if ((pairs ? !is_dict : target.kind != Node::Kind::list) ||

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "deepspeed/checkpoint/pickle_names.h"
 #include "deepspeed/checkpoint/pickle_ops.h"
 
 namespace deepspeed::checkpoint::pickle {
@@ -12,35 +13,22 @@ namespace {
 // the file less than they cost us: few dimensions keep that in bounds.
 constexpr size_t kMaxDimensions = 25;
 
-bool is_inert(std::string_view name) {
-  return std::find(std::begin(kInertNames), std::end(kInertNames), name) !=
-      std::end(kInertNames);
-}
+constexpr std::string_view kTorch = "torch.";
 
-// "torch.FloatStorage" -> float32.
+// "torch.FloatStorage" -> float32; bytes for the class that has no dtype.
 std::optional<DType> dtype_of_class(std::string_view name) {
-  constexpr std::string_view kPrefix = "torch.";
-  return name.starts_with(kPrefix)
-      ? dtype_of_storage_class(name.substr(kPrefix.size()))
+  if (name == kUntypedStorage) {
+    return DType::uint8;
+  }
+  return name.starts_with(kTorch)
+      ? dtype_of_storage_class(name.substr(kTorch.size()))
       : std::nullopt;
 }
 
-// All allowed names; views into it stay valid for the life of the program.
-const std::vector<std::string>& all_names() {
-  static const std::vector<std::string> names = [] {
-    std::vector<std::string> list{
-        std::string(kOrderedDict),
-        std::string(kRebuildTensor),
-        std::string(kRebuildParameter)};
-    list.insert(list.end(), std::begin(kInertNames), std::end(kInertNames));
-    for (int i = 0; i <= static_cast<int>(DType::boolean); ++i) {
-      const DType dtype = static_cast<DType>(i);
-      list.push_back("torch." + std::string(storage_class(dtype)));
-      list.push_back("torch." + std::string(dtype_name(dtype)));
-    }
-    return list;
-  }();
-  return names;
+// "torch.float8_e5m2" -> float8_e5m2.
+std::optional<DType> dtype_of_global(std::string_view name) {
+  return name.starts_with(kTorch) ? dtype_of_name(name.substr(kTorch.size()))
+                                  : std::nullopt;
 }
 
 bool is_storage_key(std::string_view key) {
@@ -52,13 +40,24 @@ Rebuilder::Result fault(std::string why) {
   return {{}, std::move(why)};
 }
 
-} // namespace
-
-std::string_view allowed_name(std::string_view name) {
-  const auto& names = all_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  return found == names.end() ? std::string_view() : *found;
+// Stands for a thing whose class nobody here knows.
+Rebuilder::Result unknown(std::string_view name) {
+  Rebuilder::Result result;
+  result.node.kind = Node::Kind::object;
+  result.node.text = name;
+  result.node.number = static_cast<int64_t>(Object::Call::unknown);
+  return result;
 }
+
+bool is_unknown(const Node& node) {
+  return (node.kind == Node::Kind::object &&
+          (node.number & kCallMask) ==
+              static_cast<int64_t>(Object::Call::unknown)) ||
+      (node.kind == Node::Kind::global &&
+       node.number == static_cast<int64_t>(NameKind::unknown));
+}
+
+} // namespace
 
 Rebuilder::Result Rebuilder::storage(NodeId id) {
   const Node& tuple = node(id);
@@ -74,6 +73,9 @@ Rebuilder::Result Rebuilder::storage(NodeId id) {
   const std::optional<DType> dtype = dtype_of_class(node(tuple.items[1]).text);
   const std::string key(node(tuple.items[2]).text.substr(0, 100));
   const int64_t numel = node(tuple.items[4]).number;
+  if (!dtype && is_unknown(node(tuple.items[1]))) {
+    return unknown(node(tuple.items[1]).text); // quantized
+  }
   if (!dtype) {
     return fault(
         std::string(node(tuple.items[1]).text) + " is no kind of storage");
@@ -106,21 +108,29 @@ Rebuilder::Result Rebuilder::call(
     NodeId arguments) {
   const Node& function = node(callee);
   const Node& tuple = node(arguments);
+  if (tuple.kind == Node::Kind::tuple && is_unknown(function)) {
+    return unknown(function.text);
+  }
   if (function.kind != Node::Kind::global || tuple.kind != Node::Kind::tuple) {
     return fault("a call of what is no function");
   }
   const std::string_view name = function.text;
-  if (is_inert(name)) {
-    Result result;
-    result.node.kind = Node::Kind::object;
-    result.node.text = name;
-    result.node.arguments = arguments;
-    result.node.number = static_cast<int64_t>(how);
-    return result;
+  switch (static_cast<NameKind>(function.number)) {
+    case NameKind::plain:
+      return record(how, name, arguments);
+    case NameKind::accessor:
+      // The class in a class.
+      return tuple.items.size() == 2 &&
+              node(tuple.items[0]).kind == Node::Kind::global &&
+              node(tuple.items[1]).kind == Node::Kind::string
+          ? unknown(node(tuple.items[0]).text)
+          : fault("not allowed: a call of " + std::string(name));
+    default:
+      break;
   }
   if (how == Object::Call::function) {
-    if (name == kRebuildTensor) {
-      return tensor(tuple.items);
+    if (name == kRebuildTensor || name == kRebuildTypedTensor) {
+      return tensor(tuple.items, name == kRebuildTypedTensor);
     }
     if (name == kRebuildParameter) {
       return parameter(tuple.items);
@@ -134,10 +144,42 @@ Rebuilder::Result Rebuilder::call(
   return fault("not allowed: a call of " + std::string(name));
 }
 
+Rebuilder::Result Rebuilder::record(
+    Object::Call how,
+    std::string_view name,
+    NodeId arguments) const {
+  const std::vector<NodeId>& items = node(arguments).items;
+  // Python calls these two with nothing else; the one could look for a codec of
+  // any name, the other make a class.
+  const bool wrong =
+      (name == "_codecs.encode" &&
+       (items.size() != 2 || node(items[0]).kind != Node::Kind::string ||
+        node(items[1]).kind != Node::Kind::string ||
+        node(items[1]).text != "latin1")) ||
+      (name.ends_with(".type") &&
+       (items.size() != 1 || node(items[0]).kind != Node::Kind::none));
+  if (wrong) {
+    return fault("not allowed: a call of " + std::string(name));
+  }
+  Result result;
+  result.node.kind = Node::Kind::object;
+  result.node.text = name;
+  result.node.arguments = arguments;
+  result.node.number = static_cast<int64_t>(how);
+  return result;
+}
+
 // _rebuild_tensor_v2(storage, offset, size, stride, requires_grad,
 //                    backward_hooks, metadata=None)
-Rebuilder::Result Rebuilder::tensor(const std::vector<NodeId>& arguments) {
-  if ((arguments.size() != 6 && arguments.size() != 7) ||
+// _rebuild_tensor_v3(..., backward_hooks, dtype, metadata=None)
+Rebuilder::Result Rebuilder::tensor(
+    const std::vector<NodeId>& arguments,
+    bool typed) {
+  const size_t least = typed ? 7 : 6;
+  if (!arguments.empty() && is_unknown(node(arguments[0]))) {
+    return unknown(node(arguments[0]).text);
+  }
+  if ((arguments.size() != least && arguments.size() != least + 1) ||
       node(arguments[0]).kind != Node::Kind::storage ||
       node(arguments[1]).kind != Node::Kind::integer ||
       node(arguments[4]).kind != Node::Kind::boolean ||
@@ -145,15 +187,27 @@ Rebuilder::Result Rebuilder::tensor(const std::vector<NodeId>& arguments) {
     return fault("a tensor with unknown arguments");
   }
   // Metadata would be flags such as "conjugated": ours are plain tensors.
-  if (arguments.size() == 7 && node(arguments[6]).kind != Node::Kind::none &&
-      !is_empty_dict(arguments[6])) {
-    return fault("a tensor with metadata");
+  if (arguments.size() == least + 1 &&
+      node(arguments[least]).kind != Node::Kind::none &&
+      !is_empty_dict(arguments[least])) {
+    return unknown("torch.Tensor with metadata");
   }
-  const TypedStorage& typed =
+  const TypedStorage& storage =
       storages_[static_cast<size_t>(node(arguments[0]).number)];
   Tensor tensor;
-  tensor.dtype = typed.dtype;
-  tensor.storage = typed.storage;
+  tensor.dtype = storage.dtype;
+  tensor.storage = storage.storage;
+  if (typed) {
+    const Node& global = node(arguments[6]);
+    if (global.kind != Node::Kind::global) {
+      return fault("a tensor with unknown arguments");
+    }
+    const std::optional<DType> dtype = dtype_of_global(global.text);
+    if (!dtype) {
+      return unknown(global.text);
+    }
+    tensor.dtype = *dtype;
+  }
   tensor.storage_offset = node(arguments[1]).number;
   tensor.requires_grad = node(arguments[4]).number != 0;
   if (!read_sizes(arguments[2], &tensor.sizes) ||
@@ -166,6 +220,9 @@ Rebuilder::Result Rebuilder::tensor(const std::vector<NodeId>& arguments) {
 
 // _rebuild_parameter(data, requires_grad, backward_hooks)
 Rebuilder::Result Rebuilder::parameter(const std::vector<NodeId>& arguments) {
+  if (!arguments.empty() && is_unknown(node(arguments[0]))) {
+    return unknown(node(arguments[0]).text);
+  }
   if (arguments.size() != 3 || node(arguments[0]).kind != Node::Kind::tensor ||
       node(arguments[1]).kind != Node::Kind::boolean ||
       !is_empty_dict(arguments[2])) {
@@ -186,8 +243,28 @@ Rebuilder::Result Rebuilder::add_tensor(Tensor tensor) {
   return result;
 }
 
+std::string Rebuilder::fill(
+    Node& object,
+    std::span<const NodeId> items,
+    bool pairs) {
+  if (is_unknown(object)) {
+    return "";
+  }
+  if (!object.items.empty() && pairs != ((object.number & kMapping) != 0)) {
+    return "an object that is a list and a dict";
+  }
+  if (pairs && !items.empty()) {
+    object.number |= kMapping;
+  }
+  object.items.insert(object.items.end(), items.begin(), items.end());
+  return "";
+}
+
 std::string Rebuilder::build(NodeId target, NodeId state) {
   Node& built = graph_.nodes[target];
+  if (is_unknown(built)) {
+    return "";
+  }
   if (built.kind == Node::Kind::ordered_dict) {
     if (node(state).kind != Node::Kind::dict) {
       return "an OrderedDict with an unknown state";

@@ -1,6 +1,7 @@
 // What the names in a pickle stand for: tensors, OrderedDicts, inert records.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -10,11 +11,9 @@
 
 namespace deepspeed::checkpoint::pickle {
 
-// The name itself, from the list of allowed ones, or "" if it is not on it.
-std::string_view allowed_name(std::string_view name);
-
-// Plays the part of Python's calls. Nothing is called: each allowed name has
-// its own check of the arguments, and what fails it is refused.
+// Plays the part of Python's calls. Nothing is called: tensors are made here,
+// with a check of each argument, plain data becomes records, and of what is
+// unknown the name is kept.
 class Rebuilder {
  public:
   // Both must stay as long as the rebuilder.
@@ -31,16 +30,20 @@ class Rebuilder {
   Result storage(NodeId id);
   // callee(*arguments), or callee.__new__(callee, *arguments).
   Result call(Object::Call how, NodeId callee, NodeId arguments);
+  // Appends items to an object, or sets pairs in it; returns why not.
+  std::string fill(Node& object, std::span<const NodeId> items, bool pairs);
   // Gives a state to an object or an OrderedDict; returns why not.
   std::string build(NodeId target, NodeId state);
 
  private:
   struct TypedStorage {
-    DType dtype;
+    DType dtype; // of an untyped one: uint8
     std::shared_ptr<const Storage> storage;
   };
 
-  Result tensor(const std::vector<NodeId>& arguments);
+  Result tensor(const std::vector<NodeId>& arguments, bool typed);
+  Result record(Object::Call how, std::string_view name, NodeId arguments)
+      const;
   Result parameter(const std::vector<NodeId>& arguments);
   Result add_tensor(Tensor tensor);
   bool read_sizes(NodeId id, std::vector<int64_t>* sizes);

@@ -154,6 +154,45 @@ TEST(Pickle, NoCodeIsRun) {
   EXPECT_EQ(complaint("K\x01)R"), "a call of what is no function");
 }
 
+// Not run and not written again; what runs programs is refused all the same.
+TEST(Pickle, UnknownNamesAreOnlyNames) {
+  const auto name_of = [](const std::string& body) {
+    return unknown_in(read("\x80\x02"s + body + "."));
+  };
+  const std::string call = text("touch /tmp/pwned") + "\x85R"s;
+  EXPECT_EQ(name_of("cmine\nrun\n"), "mine.run");
+  EXPECT_EQ(name_of("cmine\nrun\n" + call), "mine.run");
+  EXPECT_EQ(name_of("cmine\nrun\n" + call + call), "mine.run");
+  EXPECT_EQ(name_of("cmine\nRow\n)\x81]q\x00"s + "b(NNeNNs"), "mine.Row");
+  // A class in a class, which protocol 2 spells as getattr(Outer, "Inner").
+  const std::string inner =
+      "c__builtin__\ngetattr\ncmine\nOuter\n" + text("Inner") + "\x86R"s;
+  EXPECT_EQ(name_of(inner + call), "mine.Outer");
+  EXPECT_EQ(
+      complaint("c__builtin__\ngetattr\n"), "not allowed: __builtin__.getattr");
+  EXPECT_EQ(
+      complaint("c__builtin__\ngetattr\ncos\npath\n" + text("x") + "\x86R"s),
+      "not allowed: os.path");
+  // What is thrown away is looked through for names, too.
+  EXPECT_EQ(
+      complaint("cmine\nrun\ncsubprocess\nPopen\n" + call + "\x85R"s),
+      "not allowed: subprocess.Popen");
+  EXPECT_EQ(name_of(persistent_id()), "torch.storage.UntypedStorage");
+  EXPECT_EQ(
+      complaint("c_codecs\nencode\n" + text("a") + text("rot13") + "\x86R"s),
+      "not allowed: a call of _codecs.encode");
+  EXPECT_EQ(
+      complaint("c__builtin__\ntype\n" + text("A") + ")}\x87R"s),
+      "not allowed: a call of __builtin__.type");
+  EXPECT_EQ(
+      complaint("ccollections\ndeque\n)R(NNe" + text("a") + "Ns"),
+      "an object that is a list and a dict");
+  Object object{"posix.system", Object::Call::function, {"true"}};
+  EXPECT_THROW(write_pickle(object), std::invalid_argument);
+  object.name = "mine.run";
+  EXPECT_THROW(write_pickle(object), std::invalid_argument);
+}
+
 TEST(Pickle, OtherProtocols) {
   EXPECT_THROW(read(""), base::Error);
   EXPECT_THROW(read("N."), base::Error);
@@ -236,8 +275,6 @@ TEST(Pickle, Leaves) {
       complaint("X\xff\xff\xff\xff"s + "a"), "the pickle ends in the middle");
   EXPECT_EQ(complaint(text("\xed\xa0\x80")), "a string is not valid UTF-8");
   EXPECT_EQ(complaint(text("\xc0\x80")), "a string is not valid UTF-8");
-  EXPECT_EQ(
-      complaint("\x8a\x09"s + std::string(9, 'x')), "an integer of 9 bytes");
   EXPECT_EQ(complaint("\x8a\x00"s), "");
   EXPECT_EQ(
       complaint("c" + std::string(1000, 'x') + "\n\n"),
@@ -284,7 +321,6 @@ TEST(Pickle, Tensors) {
 }
 
 TEST(Pickle, Storages) {
-  EXPECT_EQ(complaint(persistent_id()), "a storage without a tensor");
   EXPECT_EQ(
       complaint(persistent_id("K\x11")),
       "storage 0 of 17 float32 has 64 bytes in the file");

@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <map>
 #include <stdexcept>
 #include <unordered_map>
 
 #include "deepspeed/checkpoint/pickle.h"
+#include "deepspeed/checkpoint/pickle_names.h"
 #include "deepspeed/checkpoint/pickle_ops.h"
 #include "deepspeed/checkpoint/utf8.h"
 
@@ -100,6 +102,13 @@ class Writer {
     number(static_cast<uint64_t>(value), bytes);
   }
 
+  void write_data(const BigInteger& integer, int) {
+    const size_t size = integer.bytes.size();
+    op(size < 256 ? Op::long1 : Op::long4);
+    number(size, size < 256 ? 1 : 4);
+    out_.bytes += integer.bytes;
+  }
+
   void write_data(double value, int) {
     op(Op::binfloat);
     number(__builtin_bswap64(std::bit_cast<uint64_t>(value)), 8);
@@ -122,6 +131,10 @@ class Writer {
   void write_data(const List& list, int depth) {
     op(Op::empty_list);
     put();
+    write_items(list, depth);
+  }
+
+  void write_items(const List& list, int depth) {
     if (list.size() == 1) {
       write(list[0], depth + 1);
       op(Op::append);
@@ -162,7 +175,7 @@ class Writer {
       op(Op::empty_dict);
     }
     put();
-    write_entries(dict, depth);
+    write_entries(dict.entries, dict.ordered, depth);
     if (dict.attributes != nullptr) {
       if (!dict.ordered) {
         throw std::invalid_argument("only an OrderedDict has attributes");
@@ -172,7 +185,10 @@ class Writer {
     }
   }
 
-  void write_entries(const Dict& dict, int depth) {
+  void write_entries(
+      const std::vector<DictEntry>& entries,
+      bool ordered,
+      int depth) {
     const auto write_entry = [&](const DictEntry& entry) {
       if (key_text(entry.key).empty()) {
         throw std::invalid_argument(
@@ -181,18 +197,18 @@ class Writer {
       write(entry.key, depth + 1);
       write(entry.value, depth + 1);
     };
-    const size_t count = dict.entries.size();
+    const size_t count = entries.size();
     for (size_t i = 0; i < count; i += kBatch) {
       // Python looks ahead in an OrderedDict for each batch, in a plain dict
       // only for the whole.
-      if (i + 1 == count && (i == 0 || dict.ordered)) {
-        write_entry(dict.entries[i]);
+      if (i + 1 == count && (i == 0 || ordered)) {
+        write_entry(entries[i]);
         op(Op::setitem);
         return;
       }
       op(Op::mark);
       for (size_t j = i; j < std::min(i + kBatch, count); ++j) {
-        write_entry(dict.entries[j]);
+        write_entry(entries[j]);
       }
       op(Op::setitems);
     }
@@ -217,6 +233,12 @@ class Writer {
   }
 
   void write_data(const std::shared_ptr<const Object>& object, int depth) {
+    // Whatever a caller made: only plain data is written.
+    if (object->call == Object::Call::unknown ||
+        kind_of_name(object->name) > NameKind::plain) {
+      throw std::invalid_argument(
+          "an object of the unknown class " + object->name);
+    }
     global(object->name);
     if (object->call == Object::Call::none) {
       return;
@@ -224,6 +246,8 @@ class Writer {
     write_data(Tuple{object->arguments}, depth + 1);
     op(object->call == Object::Call::function ? Op::reduce : Op::newobj);
     put();
+    write_items(object->items, depth + 1);
+    write_entries(object->entries, true, depth + 1);
     if (!object->state.is_none()) {
       write(object->state, depth + 1);
       op(Op::build);
@@ -237,7 +261,8 @@ class Writer {
     if (tensor->is_parameter) {
       global(kRebuildParameter);
     }
-    global(kRebuildTensor);
+    const bool typed = storage_class(tensor->dtype).empty();
+    global(typed ? kRebuildTypedTensor : kRebuildTensor);
     op(Op::mark);
     persistent_id(*tensor);
     write_data(tensor->storage_offset, 0);
@@ -246,6 +271,9 @@ class Writer {
     // A parameter's data does not require a gradient; the parameter does.
     write_data(tensor->requires_grad && !tensor->is_parameter, 0);
     no_hooks();
+    if (typed) {
+      global("torch." + std::string(dtype_name(tensor->dtype)));
+    }
     op(Op::tuple);
     put();
     op(Op::reduce);
@@ -280,17 +308,23 @@ class Writer {
           "a storage of " + std::to_string(bytes) + " bytes cannot hold " +
           describe(tensor));
     }
-    const auto [found, is_new] =
-        keys_.try_emplace(tensor.storage.get(), out_.storages.size());
+    const bool typed = storage_class(tensor.dtype).empty();
+    const std::string name = typed
+        ? std::string(kUntypedStorage)
+        : "torch." + std::string(storage_class(tensor.dtype));
+    // torch takes the dtype of a key from the first tensor that names it, so
+    // that bytes seen as two dtypes are stored twice.
+    const auto [found, is_new] = keys_.try_emplace(
+        std::pair(tensor.storage.get(), name), out_.storages.size());
     if (is_new) {
       out_.storages.push_back(tensor.storage);
     }
     op(Op::mark);
     write_data(std::string("storage"), 0);
-    global("torch." + std::string(storage_class(tensor.dtype)));
+    global(name);
     write_data(std::to_string(found->second), 0);
     write_data(std::string("cpu"), 0);
-    write_data(static_cast<int64_t>(bytes / width), 0);
+    write_data(static_cast<int64_t>(typed ? bytes : bytes / width), 0);
     op(Op::tuple);
     put();
     op(Op::binpersid);
@@ -299,7 +333,7 @@ class Writer {
   Pickle out_;
   uint32_t memo_size_ = 0;
   std::unordered_map<std::string, uint32_t> memo_; // strings and globals
-  std::unordered_map<const Storage*, size_t> keys_;
+  std::map<std::pair<const Storage*, std::string>, size_t> keys_;
 };
 
 } // namespace

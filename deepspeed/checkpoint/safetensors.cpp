@@ -179,6 +179,14 @@ void save_safetensors(
     if (const std::string why = tensor_fault(named.tensor); !why.empty()) {
       throw std::invalid_argument(named.name + ": " + why);
     }
+    if (safetensors_name(named.tensor.dtype).empty()) {
+      throw base::Error(
+          base::ExitCode::config,
+          "'" + named.name + "' is " + describe(named.tensor) +
+              ", which safetensors cannot hold",
+          path,
+          "write a file of torch in its place, pytorch_model.bin");
+    }
     order.push_back(&named);
   }
   std::stable_sort(

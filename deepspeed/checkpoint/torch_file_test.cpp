@@ -11,6 +11,7 @@
 #include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/checkpoint/dump.h"
 #include "deepspeed/checkpoint/field.h"
+#include "deepspeed/checkpoint/pickle.h"
 #include "deepspeed/checkpoint/zip.h"
 
 namespace deepspeed::checkpoint {
@@ -104,13 +105,61 @@ TEST_P(GoldenBytes, RoundTripGivesTheSameBytes) {
 INSTANTIATE_TEST_SUITE_P(
     All,
     Golden,
-    testing::Values("two_layers", "views", "dtypes", "containers", "records"),
+    testing::Values(
+        "two_layers",
+        "views",
+        "dtypes",
+        "late_dtypes",
+        "containers",
+        "records",
+        "plain"),
     [](const auto& info) { return std::string(info.param); });
 INSTANTIATE_TEST_SUITE_P(
     All,
     GoldenBytes,
-    testing::Values("views", "dtypes", "records"),
+    testing::Values("views", "dtypes", "late_dtypes", "records"),
     [](const auto& info) { return std::string(info.param); });
+
+TEST(TorchFile, OfClassesThatNobodyKnowsTheNamesStay) {
+  const Value value = load_torch_file(golden("someone.pt"));
+  EXPECT_TRUE(dump(value) == base::read_json(golden("someone.json"), kMaxBytes))
+      << dump(value).dump();
+  base::TemporaryFolder folder;
+  EXPECT_THROW(
+      save_torch_file(folder.path() + "/a.pt", value), std::invalid_argument);
+  std::vector<std::string> dropped;
+  const Value rest = without_unknown(value, &dropped);
+  EXPECT_EQ(
+      dropped,
+      (std::vector<std::string>{
+          "['colour'] (an object of someone.Colour)",
+          "['options'] (an object of someone.Options)",
+          "['rows'] (an object of someone.Rows)",
+          "['table'] (an object of someone.Table)",
+          "['args']['mode'] (an object of someone.Colour)",
+          "['args']['modes'] (an object of someone.Colour)",
+          "['by_colour'][an object someone.Colour] (an object of "
+          "someone.Colour)"}));
+  save_torch_file(folder.path() + "/a.pt", rest);
+  const Value again = load_torch_file(folder.path() + "/a.pt");
+  EXPECT_EQ(*again.find("step")->get_if<int64_t>(), 3);
+  EXPECT_EQ(*again.find("args")->find("seed")->get_if<int64_t>(), 1);
+  EXPECT_EQ(again.find("args")->find("mode"), nullptr);
+  EXPECT_EQ(*again.find("by_colour")->find("x")->get_if<int64_t>(), 2);
+}
+
+TEST(TorchFile, BytesSeenAsTwoDtypesAreStoredTwice) {
+  const float values[4] = {1, 2, 3, 4};
+  Tensor real = Tensor::borrow(DType::float32, {4}, values);
+  Tensor complex = real;
+  complex.dtype = DType::complex64;
+  complex.sizes = {2};
+  Value tree = make_dict();
+  tree.set("real", real);
+  tree.set("complex", complex);
+  tree.set("view", real);
+  EXPECT_EQ(write_pickle(tree).storages.size(), 2u);
+}
 
 TEST(TorchFile, ViewsShareTheirStorage) {
   const Value value = load_torch_file(golden("views.pt"));

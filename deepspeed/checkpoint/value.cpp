@@ -1,6 +1,7 @@
 // The tree of plain values that a torch file holds.
 #include "deepspeed/checkpoint/value.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <stdexcept>
@@ -33,6 +34,9 @@ struct Describe {
   }
   std::string operator()(int64_t value) const {
     return "the integer " + std::to_string(value);
+  }
+  std::string operator()(const BigInteger& value) const {
+    return "an integer of " + std::to_string(value.bytes.size()) + " bytes";
   }
   std::string operator()(double value) const {
     return "the number " + std::to_string(value);
@@ -74,6 +78,93 @@ const Value* find_key(const Value& value, const Key& key) {
   }
   return nullptr;
 }
+
+template <typename Visit>
+void for_each_child(const Value& value, const Visit& visit) {
+  const auto all = [&](const List& items) {
+    std::for_each(items.begin(), items.end(), visit);
+  };
+  const auto pairs = [&](const std::vector<DictEntry>& entries) {
+    for (const DictEntry& entry : entries) {
+      visit(entry.key);
+      visit(entry.value);
+    }
+  };
+  if (const List* list = value.get_if<List>()) {
+    all(*list);
+  } else if (const Tuple* tuple = value.get_if<Tuple>()) {
+    all(tuple->items);
+  } else if (const Dict* dict = value.get_if<Dict>()) {
+    pairs(dict->entries);
+    if (dict->attributes != nullptr) {
+      visit(*dict->attributes);
+    }
+  } else if (const Object* object = value.object()) {
+    all(object->arguments);
+    visit(object->state);
+    all(object->items);
+    pairs(object->entries);
+  }
+}
+
+// Equal for equal contents, of any value.
+std::string content_text(const Value& value) {
+  std::string text;
+  if (const Tensor* tensor = value.tensor()) {
+    text = "t" + std::to_string(std::bit_cast<uintptr_t>(tensor));
+  } else if (const Object* object = value.object()) {
+    text = "o" + std::to_string(static_cast<int>(object->call)) + object->name;
+  } else if (!value.get_if<List>() && !value.get_if<Dict>()) {
+    text = key_text(value);
+  }
+  text += "{";
+  for_each_child(
+      value, [&](const Value& child) { text += content_text(child) + ","; });
+  return text + "}";
+}
+
+class Pruner {
+ public:
+  explicit Pruner(std::vector<std::string>* dropped) : dropped_(dropped) {}
+
+  Value run(const Value& value, const std::string& place) {
+    const Dict* dict = value.get_if<Dict>();
+    if (dict == nullptr) {
+      return drops(value, place) ? Value() : value;
+    }
+    Dict out;
+    out.ordered = dict->ordered;
+    for (const DictEntry& entry : dict->entries) {
+      const std::string* name = entry.key.get_if<std::string>();
+      const std::string inside = place + "[" +
+          (name != nullptr ? "'" + *name + "'" : describe(entry.key)) + "]";
+      if (drops(entry.key, inside)) {
+        continue;
+      }
+      if (entry.value.get_if<Dict>() != nullptr) {
+        out.entries.push_back({entry.key, run(entry.value, inside)});
+      } else if (!drops(entry.value, inside)) {
+        out.entries.push_back(entry);
+      }
+    }
+    if (dict->attributes != nullptr &&
+        !drops(*dict->attributes, place + ".__dict__")) {
+      out.attributes = dict->attributes;
+    }
+    return out;
+  }
+
+ private:
+  bool drops(const Value& value, const std::string& place) {
+    const std::string name = unknown_in(value);
+    if (!name.empty()) {
+      dropped_->push_back(place + " (an object of " + name + ")");
+    }
+    return !name.empty();
+  }
+
+  std::vector<std::string>* dropped_;
+};
 
 } // namespace
 
@@ -161,6 +252,12 @@ std::string key_text(const Value& key) {
   if (const std::string* text = key.get_if<std::string>()) {
     return "s" + std::to_string(text->size()) + ":" + *text;
   }
+  if (const BigInteger* integer = key.get_if<BigInteger>()) {
+    return "b" + std::to_string(integer->bytes.size()) + ":" + integer->bytes;
+  }
+  if (const Object* object = key.object()) {
+    return object->call == Object::Call::unknown ? "" : content_text(key);
+  }
   if (const Tuple* tuple = key.get_if<Tuple>()) {
     std::string text = "(";
     for (const Value& item : tuple->items) {
@@ -173,6 +270,24 @@ std::string key_text(const Value& key) {
     return text + ")";
   }
   return key.is_none() ? "n" : "";
+}
+
+std::string unknown_in(const Value& value) {
+  const Object* object = value.object();
+  if (object != nullptr && object->call == Object::Call::unknown) {
+    return object->name;
+  }
+  std::string found;
+  for_each_child(value, [&](const Value& child) {
+    if (found.empty()) {
+      found = unknown_in(child);
+    }
+  });
+  return found;
+}
+
+Value without_unknown(const Value& value, std::vector<std::string>* dropped) {
+  return Pruner(dropped).run(value, "");
 }
 
 std::string describe(const Value& value) {

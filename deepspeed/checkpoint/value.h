@@ -23,6 +23,11 @@ struct Tuple {
   List items;
 };
 
+// An integer that has no room in 64 bits.
+struct BigInteger {
+  std::string bytes; // two's complement, the lowest byte first
+};
+
 // Entries in the order of insertion, keys unique.
 struct Dict {
   std::vector<DictEntry> entries;
@@ -40,6 +45,7 @@ class Value {
       std::monostate, // None
       bool,
       int64_t,
+      BigInteger,
       double,
       std::string, // UTF-8
       List,
@@ -94,7 +100,7 @@ class Value {
 inline constexpr int kMaxValueDepth = 100;
 
 struct DictEntry {
-  Value key; // string, integer, real, bool, None or a tuple of those
+  Value key; // string, number, None, an object, or a tuple of those
   Value value;
 };
 
@@ -105,12 +111,25 @@ struct Object {
     none, // the global itself, such as torch.float32
     function, // name(*arguments)
     constructor, // name.__new__(name, *arguments)
+    // Something of a class that nobody here knows, or that class: only `name`
+    // was kept. It cannot be written.
+    unknown,
   };
   std::string name; // "module.Class"
   Call call = Call::none;
-  List arguments;
-  Value state; // None if there is no state
+  List arguments = {};
+  Value state = {}; // None if there is no state
+  List items = {}; // appended to it (collections.deque), or ...
+  std::vector<DictEntry> entries = {}; // ... set in it (defaultdict)
 };
+
+// The class of the first unknown object in the tree, "" if there is none.
+std::string unknown_in(const Value& value);
+
+// The tree without the dict entries, at any depth, that hold an unknown object.
+// Each of them adds "['args']['mode'] (an object of my.Mode)" to `dropped`. A
+// value that is no dict and holds one becomes None.
+Value without_unknown(const Value& value, std::vector<std::string>* dropped);
 
 Value make_dict();
 Value make_ordered_dict();

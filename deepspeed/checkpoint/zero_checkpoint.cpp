@@ -259,6 +259,9 @@ const Value& ZeroCheckpoint::lr_scheduler() const {
 const Value& ZeroCheckpoint::ds_config() const {
   return data_->ds_config;
 }
+const std::vector<std::string>& ZeroCheckpoint::dropped() const {
+  return data_->dropped;
+}
 const Value& ZeroCheckpoint::client_state() const {
   return data_->client_state;
 }

@@ -71,8 +71,10 @@ class ZeroCheckpoint {
   int64_t skipped_steps() const;
   const Value& lr_scheduler() const; // None without one
   const Value& ds_config() const;
-  // All keys beside the engine's own.
+  // All keys beside the engine's own, but without values of classes that nobody
+  // here knows; dropped() names those: "['args']['mode'] (an object of M)".
   const Value& client_state() const;
+  const std::vector<std::string>& dropped() const;
   const LossScalerState& loss_scaler() const;
   double clip_grad() const; // -1 if the file does not say
 

@@ -28,6 +28,7 @@ struct ZeroCheckpoint::Data {
   std::string tag;
   std::string path;
   std::vector<std::string> skipped;
+  std::vector<std::string> dropped;
   base::Json manifest;
   std::vector<std::shared_ptr<const base::MappedFile>> mappings;
 

@@ -127,7 +127,7 @@ void load_client_state(const Field& root, Data& data) {
       client.entries.push_back(entry);
     }
   }
-  data.client_state = std::move(client);
+  data.client_state = without_unknown(std::move(client), &data.dropped);
 }
 
 } // namespace

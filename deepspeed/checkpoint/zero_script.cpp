@@ -10,16 +10,20 @@ constexpr std::string_view kScript = R"python(#!/usr/bin/env python3
     python zero_to_fp32.py CHECKPOINT_DIR OUTPUT_DIR [-t TAG] [--safe_serialization]
 
 Written by deepspeed.cpp. Needs torch (and safetensors for
---safe_serialization), not DeepSpeed. Nothing of a file is run: torch's
-restricted unpickler makes tensors, plain values, and inert records of the
-classes below. The program zero_to_fp32 of deepspeed.cpp does the same without
-Python, for stage 0 too, in shards, and checks the hashes of the files.
+--safe_serialization), not DeepSpeed. Nothing of a file is run: the unpickler
+below makes tensors and plain values, and of every other class, be it DeepSpeed's
+or of a client state, an inert record. The program zero_to_fp32 of deepspeed.cpp
+does the same without Python, for stage 0 too, in shards, and checks the hashes
+of the files.
 """
 
 import argparse
 import collections
 import pathlib
+import pickle
 import re
+import types
+import zipfile
 
 import torch
 
@@ -28,24 +32,55 @@ SHARD = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\
 
 
 class Record:
-    """Stands for an object of DeepSpeed: keeps its attributes, does nothing."""
+    """Stands for any other object: takes whatever comes, does nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __call__(self, *args, **kwargs):
+        return Record()
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        pass
+
+    def extend(self, items):
+        pass
 
 
-def zero_stage(number):
-    return number
+KNOWN = {
+    "collections.OrderedDict": collections.OrderedDict,
+    "torch.Size": torch.Size,
+    "torch.storage.UntypedStorage": torch.UntypedStorage,
+    **{f"torch._utils.{name}": getattr(torch._utils, name, Record)
+       for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3",
+                    "_rebuild_parameter")},
+    **{str(value): value for value in vars(torch).values()
+       if isinstance(value, torch.dtype)},
+}
 
 
-KNOWN = [
-    (Record, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
-    (Record, "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler"),
-    (Record, "deepspeed.utils.tensor_fragment.fragment_address"),
-    (zero_stage, "deepspeed.runtime.zero.config.ZeroStageEnum"),
-]
+class Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        return KNOWN.get(f"{module}.{name}", Record)
 
 
 def load(path):
-    with torch.serialization.safe_globals(KNOWN):
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    module = types.SimpleNamespace(Unpickler=Unpickler, __name__="records")
+    with zipfile.ZipFile(path) as archive:  # the old format is no archive
+        # torch.load() would run what a TorchScript archive asks for.
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise SystemExit(f"{path}: a TorchScript archive")
+    return torch.load(path, map_location="cpu", mmap=True, weights_only=False,
+                      pickle_module=module)
 
 
 def find_tag(folder, tag):

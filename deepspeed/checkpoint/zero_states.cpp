@@ -131,7 +131,7 @@ void add_client_state(Value& out, const Value& client_state) {
   require(client != nullptr, "the client state is no dict");
   for (const DictEntry& entry : client->entries) {
     const std::string* key = entry.key.get_if<std::string>();
-    if (key == nullptr || is_engine_key(*key)) {
+    if (key != nullptr && is_engine_key(*key)) {
       throw base::Error(
           base::ExitCode::usage,
           "the client state has a key that the engine writes: " +

@@ -7,14 +7,23 @@ form of `torch_file_driver dump`. Values are fixed, so that a second run with
 the same version of torch makes the same files.
 """
 
+import _compat_pickle
+import argparse
 import collections
+import copyreg
+import datetime
+import decimal
 import enum
+import fractions
 import json
 import pathlib
+import random
 import sys
 import types
+import uuid
 import zlib
 
+import numpy
 import torch
 
 KINDS = {list: "list", tuple: "tuple", dict: "dict"}
@@ -29,12 +38,26 @@ def dense_bytes(tensor):
 
 def describe(value):
     """The JSON that torch_file_driver prints for the same value."""
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or type(value) in (bool, str):
         return value
+    if type(value).__module__ == "someone":
+        return unknown(type(value))
     if isinstance(value, enum.Enum):
         return record(value, 1, [value.value], None)
-    if isinstance(value, (int, float)):
+    if type(value) is int and not -2**63 <= value < 2**63:
+        size = (value + (value < 0)).bit_length() // 8 + 1
+        return {"kind": "integer",
+                "bytes": value.to_bytes(size, "little", signed=True).hex()}
+    if type(value) in (int, float):
         return value
+    if type(value) is bytes:
+        return {"kind": "object", "name": "_codecs.encode", "call": 1,
+                "arguments": [value.decode("latin1"), "latin1"], "state": None}
+    if type(value) is bytearray and value:  # pickle has its own way with it
+        return {"kind": "object", "name": "__builtin__.bytearray", "call": 1,
+                "arguments": [describe(bytes(value))], "state": None}
+    if is_plain(value):
+        return reduced(value)
     if isinstance(value, torch.Size):
         return record(value, 1, [tuple(value)], None)
     if isinstance(value, torch.dtype):
@@ -71,6 +94,53 @@ def record(value, call, arguments, state):
     return {"kind": "object", "name": f"{kind.__module__}.{kind.__qualname__}",
             "call": call, "arguments": [describe(a) for a in arguments],
             "state": describe(state)}
+
+
+def unknown(kind):
+    return {"kind": "object", "name": f"{kind.__module__}.{kind.__qualname__}",
+            "call": 3, "arguments": [], "state": None}
+
+
+def is_plain(value):
+    exact = (bytearray, set, frozenset, complex, range, slice, type,
+             collections.deque, collections.Counter, collections.defaultdict,
+             argparse.Namespace, types.SimpleNamespace, torch.device,
+             torch.layout, random.Random)
+    return type(value) in exact or type(value).__module__ in (
+        "datetime", "decimal", "fractions", "numpy", "numpy.dtypes",
+        "pathlib", "uuid",
+        "numpy.random.mtrand", "torch.torch_version")
+
+
+def plain_name(module, name):
+    pair = _compat_pickle.REVERSE_NAME_MAPPING.get((module, name))
+    if pair is None:
+        pair = _compat_pickle.REVERSE_IMPORT_MAPPING.get(module, module), name
+    return ".".join(pair)
+
+
+def reduced(value):
+    """What protocol 2 would call to make `value`, as a record."""
+    if isinstance(value, type):
+        return {"kind": "object",
+                "name": plain_name(value.__module__, value.__qualname__),
+                "call": 0, "arguments": [], "state": None}
+    special = copyreg.dispatch_table.get(type(value))
+    parts = special(value) if special else value.__reduce_ex__(2)
+    call, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+    made = call is copyreg.__newobj__
+    if made:
+        call, *arguments = arguments
+    out = {"kind": "object",
+           "name": plain_name(call.__module__, call.__qualname__),
+           "call": 2 if made else 1,
+           "arguments": [describe(a) for a in arguments],
+           "state": describe(state)}
+    if items is not None and (items := list(items)):
+        out["items"] = [describe(i) for i in items]
+    if pairs is not None and (pairs := list(pairs)):
+        out["entries"] = [[describe(k), describe(v)] for k, v in pairs]
+    return out
 
 
 def two_layers():
@@ -137,7 +207,8 @@ def peer_class(module, name, bases, body):
     for i in range(1, module.count(".") + 2):
         path = ".".join(module.split(".")[:i])
         sys.modules.setdefault(path, types.ModuleType(path))
-    cls = (enum.IntEnum(name, body, module=module) if bases == (enum.IntEnum,)
+    cls = (bases[0](name, body, module=module) if issubclass(
+               bases[-1] if bases else object, enum.Enum)
            else type(name, bases, dict(body, __module__=module)))
     setattr(sys.modules[module], name, cls)
     return cls
@@ -156,9 +227,68 @@ def records():
             "param_slice_mappings": [{"weight": address}]}
 
 
+def late_dtypes():
+    """Complex numbers, and dtypes that have no class of storages."""
+    values = torch.arange(0, 6)
+    names = ["complex64", "complex128", "uint16", "uint32", "uint64",
+             "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz",
+             "float8_e5m2fnuz"]
+    out = {name: values.to(torch.float32).to(getattr(torch, name))
+           for name in names}
+    out["column"] = out["uint16"].reshape(2, 3)[:, 1]
+    out["parameter"] = torch.nn.Parameter(
+        torch.ones(2, dtype=torch.complex64) * 1j)
+    return out
+
+
+def plain():
+    """Values of a client state that are neither tensors nor containers."""
+    hour = datetime.timezone(datetime.timedelta(hours=1))
+    counter = collections.Counter("aab")
+    lists = collections.defaultdict(list, a=[1], b=[2])
+    return {
+        "float64": numpy.float64(1.5), "int64": numpy.int64(-3),
+        "array": numpy.arange(6, dtype=numpy.float32).reshape(2, 3),
+        "words": numpy.array(["ab", "c"]), "dtype": numpy.dtype("f4"),
+        "class": numpy.float32, "keys": {numpy.int64(1): 2, hour: 3},
+        "random_state": numpy.random.RandomState(7).get_state(),
+        "random": random.Random(7).getstate()[1][:9],
+        "set": {1}, "frozenset": frozenset([2]), "bytes": b"a\xff\x00",
+        "no_bytes": bytearray(), "some_bytes": bytearray(b"x"),
+        "complex": 1 - 2j, "range": range(1, 9, 2), "slice": slice(1, None),
+        "defaultdict": lists, "counter": counter,
+        "deque": collections.deque([1, 2], 3), "type": int,
+        "namespace": argparse.Namespace(lr=0.1, args=(1, {2})),
+        "simple": types.SimpleNamespace(a=[None]),
+        "time": datetime.datetime(2024, 2, 29, 12, 30, 1, 5, hour),
+        "date": datetime.date(2024, 2, 29),
+        "duration": datetime.timedelta(1, 2, 3),
+        "path": pathlib.PurePosixPath("/a/b"),
+        "decimal": decimal.Decimal("1.50"),
+        "fraction": fractions.Fraction(1, 3), "uuid": uuid.UUID(int=2**70),
+        "device": torch.device("cuda", 1), "layout": torch.strided,
+        "version": torch.torch_version.TorchVersion("2.1.0"),
+        "integers": [2**63, -2**63 - 1, 2**64, 2**3000],
+    }
+
+
+def someone():
+    """Values of classes that only their owner knows."""
+    colour = peer_class("someone", "Colour", (enum.Enum,), {"RED": 1})
+    options = peer_class("someone", "Options", (), {})()
+    options.myself = options
+    rows = peer_class("someone", "Rows", (list,), {})([1, 2])
+    table = peer_class("someone", "Table", (dict,), {})(a=1)
+    return {"step": 3, "colour": colour.RED, "options": options, "rows": rows,
+            "table": table,
+            "args": {"seed": 1, "mode": colour.RED, "modes": [colour.RED]},
+            "by_colour": {colour.RED: 1, "x": 2}}
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
-    for make in (two_layers, views, dtypes, containers, records):
+    for make in (two_layers, views, dtypes, containers, records, late_dtypes,
+                 plain, someone):
         value = make()
         path = folder / f"{make.__name__}.pt"
         torch.save(value, path)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy
 import pytest
 import torch
 
@@ -69,7 +70,8 @@ def strided(seed):
     return tree
 
 
-MAKERS = [golden.two_layers, golden.views, golden.dtypes, golden.containers]
+MAKERS = [golden.two_layers, golden.views, golden.dtypes, golden.late_dtypes,
+          golden.containers]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
@@ -97,6 +99,33 @@ def test_random_trees(seed, tmp_path):
     run("roundtrip", tmp_path / "in.pt", tmp_path / "out.pt")
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     assert golden.describe(found) == golden.describe(value)
+
+
+def test_plain_values_come_back(tmp_path):
+    """What Python puts into a client state, through our records and back."""
+    value = golden.plain()
+    torch.save(value, tmp_path / "in.pt")
+    run("roundtrip", tmp_path / "in.pt", tmp_path / "out.pt")
+    found = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert found.keys() == value.keys()
+    assert golden.describe(found) == golden.describe(value)
+    for key in value:
+        assert type(found[key]) is type(value[key]), key
+    assert numpy.array_equal(found["array"], value["array"])
+    assert found["namespace"] == value["namespace"]
+    assert found["time"] == value["time"] and found["integers"] == value["integers"]
+    assert found["defaultdict"]["new"] == []
+    again = numpy.random.RandomState(0)
+    again.set_state(found["random_state"])
+    assert again.rand() == numpy.random.RandomState(7).rand()
+
+
+def test_unknown_classes_are_not_written(tmp_path):
+    torch.save(golden.someone(), tmp_path / "in.pt")
+    assert json.loads(run("dump", tmp_path / "in.pt")) \
+        == golden.describe(golden.someone())
+    assert driver("roundtrip", tmp_path / "in.pt", tmp_path / "out.pt").returncode
+    assert not (tmp_path / "out.pt").exists()
 
 
 def test_views_share_memory_after_the_round_trip(tmp_path):

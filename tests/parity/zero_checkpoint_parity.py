@@ -29,6 +29,9 @@ os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
 from deepspeed.utils import zero_to_fp32 as theirs
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(HERE.parent / "golden"))
+import make_torch_golden as golden
+
 DATA_ERROR = 65
 SAMPLES = [f"{stage}_2_{dtype}_{variant}"
            for variant, dtypes in {
@@ -260,6 +263,43 @@ def test_writes_the_structure_of_deepspeeds_files(samples, name, tmp_path):
         if stage > 0:
             # And the plain values: only tensors were compared before.
             assert values_of(got) == values_of(want), path.name
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_client_states_of_any_kind(samples, stage, tmp_path, monkeypatch):
+    """numpy, sets, times ... come back; unknown classes do not, and no code runs."""
+    folder, out = tmp_path / "checkpoint", tmp_path / "out"
+    shutil.copytree(samples / f"{stage}_2_bf16_base" / "checkpoint", folder)
+    path = folder / "global_step3" / "mp_rank_00_model_states.pt"
+    model = torch.load(path, weights_only=False)
+    model.update(golden.plain(), someone=golden.someone())
+    torch.save(model, path)
+    driver("convert", folder, out, stage, 2, "flat")
+    found = torch.load(out / "global_step3" / path.name, weights_only=False)
+    for key, value in golden.plain().items():
+        assert golden.describe(found[key]) == golden.describe(value), key
+    assert found["someone"] == {"step": 3, "args": {"seed": 1},
+                                "by_colour": {"x": 2}}
+    if stage == 0:
+        return
+    run_script(monkeypatch, out, tmp_path / "script")
+    script = torch.load(tmp_path / "script" / "pytorch_model.bin", weights_only=True)
+    assert_same(script, their_weights(out), "our zero_to_fp32.py")
+    # Neither program runs what a file asks for.
+    mark = tmp_path / "pwned"
+    (out / "global_step3" / "ds_manifest.json").unlink()
+    torch.save({**found, "evil": Evil(mark)}, out / "global_step3" / path.name)
+    assert "posix.system" in driver("describe", out, code=DATA_ERROR)
+    run_script(monkeypatch, out, tmp_path / "script")
+    assert not mark.exists()
 
 
 def values_of(value):
