@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include "deepspeed/checkpoint/value.h"
 #include "deepspeed/comm/process_group.h"
 #include "deepspeed/config/config.h"
+#include "deepspeed/engine/checkpoint_options.h"
 #include "deepspeed/flat/torch_headers.h"
 
 namespace deepspeed {
@@ -46,26 +46,6 @@ struct InitializeOptions {
   // How ranks that are joined here communicate, as ProcessGroupOptions'
   // transport: "nccl" for modules on GPUs, one for each rank. Not with `ranks`.
   std::string dist_backend;
-};
-
-struct SaveOptions {
-  std::string tag; // empty: "global_step<N>"
-  checkpoint::Value client_state = checkpoint::make_dict();
-  bool save_latest = true;
-  int64_t keep_last = 0; // checkpoints that stay; 0: all
-};
-
-struct LoadOptions {
-  std::string tag; // empty: the latest whole one
-  bool module_strict = true; // every tensor of the module must be there
-  bool optimizer_states = true;
-  bool lr_scheduler_states = true;
-  bool module_only = false;
-};
-
-struct LoadedCheckpoint {
-  std::string path; // the folder of the tag
-  checkpoint::Value client_state; // only what save_checkpoint() was given
 };
 
 // All ranks make the same calls in the same order. Settings that do not go

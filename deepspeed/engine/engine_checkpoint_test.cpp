@@ -1,6 +1,7 @@
 // save_checkpoint() and load_checkpoint(): their options, and what goes wrong.
 #include <sys/resource.h>
 
+#include <cstring>
 #include <filesystem>
 
 #include "deepspeed/base/temporary_folder.h"
@@ -303,6 +304,10 @@ TEST(Checkpoint, AnotherModelOrOptimizerIsNamed) {
             {},
             {.module_strict = false, .optimizer_states = false}),
         "");
+    EXPECT_EQ(
+        error_with(
+            std::make_shared<LongModule>(), {}, {.module_strict = false}),
+        "");
     RunPlan sgd{.stage = 1};
     sgd.optimizer =
         R"({"type": "SGD", "params": {"lr": 0.01, "momentum": 0.9}})";
@@ -318,6 +323,193 @@ TEST(Checkpoint, AnotherModelOrOptimizerIsNamed) {
     EXPECT_THAT(
         error_with(std::make_shared<SmallModule>(), {}, {.tag = "three"}),
         HasSubstr("three"));
+  });
+}
+
+// "extra" in place of "last".
+struct SwappedModule : LongModule {
+  SwappedModule() {
+    parameters_.erase("last");
+  }
+};
+
+TEST(Checkpoint, WithoutStrictnessTheRestIsToldAndTrains) {
+  for (const int stage : {0, 1, 2}) {
+    const base::TemporaryFolder folder;
+    save_two(folder.path(), {.ranks = 2, .stage = stage});
+    on_ranks(2, [&](const auto& ranks) {
+      auto module = std::make_shared<SwappedModule>();
+      Engine engine = make_engine(module, ranks, {.stage = stage});
+      testing::internal::CaptureStderr();
+      const LoadedCheckpoint loaded =
+          engine.load_checkpoint(folder.path(), {.module_strict = false});
+      const std::string said = testing::internal::GetCapturedStderr();
+      EXPECT_THAT(loaded.missing, testing::ElementsAre("extra"));
+      EXPECT_THAT(loaded.unexpected, testing::ElementsAre("last"));
+      if (ranks->rank() == 0) {
+        EXPECT_THAT(said, HasSubstr("not in the checkpoint"));
+        EXPECT_THAT(said, HasSubstr("'extra'"));
+        EXPECT_THAT(said, HasSubstr("not in the model: 'last'"));
+      } else {
+        EXPECT_EQ(said, "");
+      }
+      EXPECT_EQ(module->extra[0].template item<float>(), 1);
+      engine.backward((module->extra * module->first.sum()).sum());
+      engine.step();
+      EXPECT_NE(module->extra[0].template item<float>(), 1);
+      EXPECT_EQ(engine.global_steps(), 3);
+    });
+  }
+}
+
+TEST(Checkpoint, AParameterThatWasFrozenHasNoStatesToLoad) {
+  const base::TemporaryFolder folder;
+  on_ranks(1, [&](const auto& ranks) {
+    auto frozen = std::make_shared<SmallModule>();
+    frozen->last.set_requires_grad(false);
+    Engine engine = make_engine(frozen, ranks, {.stage = 1});
+    engine.backward(frozen->first.sum());
+    engine.step();
+    engine.save_checkpoint(folder.path());
+    Engine other =
+        make_engine(std::make_shared<SmallModule>(), ranks, {.stage = 1});
+    for (const bool strict : {true, false}) {
+      EXPECT_THAT(
+          comm::error_of([&] {
+            other.load_checkpoint(folder.path(), {.module_strict = strict});
+          }),
+          testing::StartsWith("65 the checkpoint has no optimizer state of "
+                              "'last'"));
+    }
+    other.load_checkpoint(folder.path(), {.optimizer_states = false});
+  });
+}
+
+TEST(Checkpoint, BuffersThatTheModuleComputesAreChecked) {
+  struct WithPositions : SmallModule {
+    WithPositions() {
+      register_buffer("positions", at::arange(4).unsqueeze(0));
+    }
+  };
+  const base::TemporaryFolder folder;
+  on_ranks(1, [&](const auto& ranks) {
+    auto module = std::make_shared<WithPositions>();
+    Engine engine = make_engine(module, ranks, {.stage = 1});
+    train_step(engine, *module, 0);
+    engine.save_checkpoint(folder.path());
+    Engine other =
+        make_engine(std::make_shared<SmallModule>(), ranks, {.stage = 2});
+    const auto error_with = [&](const at::Tensor& expected) {
+      LoadOptions options;
+      options.derived = {{"absent", expected}, {"positions", expected}};
+      return comm::error_of(
+          [&] { other.load_checkpoint(folder.path(), options); });
+    };
+    EXPECT_THAT(
+        error_with(at::arange(1, 5).unsqueeze(0)),
+        testing::StartsWith("65 the file holds other values"));
+    EXPECT_THAT(
+        error_with(at::arange(4)), testing::StartsWith("65 the file holds"));
+    EXPECT_EQ(error_with(at::arange(4).unsqueeze(0)), "");
+  });
+}
+
+// As torch stores them: the same file, made by torch, is read in
+// torch_file_test.cpp.
+struct ManyBuffers : SmallModule {
+  explicit ManyBuffers(int64_t first) {
+    for (const auto type :
+         {at::kComplexFloat,
+          at::kComplexDouble,
+          at::kUInt16,
+          at::kUInt32,
+          at::kUInt64,
+          at::kFloat8_e4m3fn,
+          at::kFloat8_e5m2,
+          at::kFloat8_e4m3fnuz,
+          at::kFloat8_e5m2fnuz}) {
+      register_buffer(
+          at::toString(type), at::arange(first, first + 4).to(type));
+    }
+    const at::Tensor turns = at::polar(
+        at::ones({3}, at::kDouble),
+        at::arange(first, first + 3).to(at::kDouble));
+    register_buffer("conjugated", turns.conj());
+    register_buffer("negated", at::imag(turns.conj()));
+  }
+};
+
+TEST(Checkpoint, BuffersOfEveryDtypeComeBack) {
+  const base::TemporaryFolder folder;
+  on_ranks(2, [&](const auto& ranks) {
+    auto module = std::make_shared<ManyBuffers>(1 + 9 * ranks->rank());
+    Engine engine = make_engine(module, ranks, {.stage = 1});
+    engine.save_checkpoint(folder.path());
+    auto other = std::make_shared<ManyBuffers>(5);
+    make_engine(other, ranks, {.stage = 0}).load_checkpoint(folder.path());
+    const ManyBuffers first(1);
+    for (const auto& item : first.named_buffers()) {
+      const at::Tensor expected = item.value().resolve_conj().resolve_neg();
+      for (const auto& found : {module, other}) {
+        const at::Tensor buffer =
+            found->named_buffers()[item.key()].resolve_conj().resolve_neg();
+        ASSERT_EQ(buffer.scalar_type(), expected.scalar_type());
+        EXPECT_EQ(
+            std::memcmp(
+                buffer.contiguous().data_ptr(),
+                expected.contiguous().data_ptr(),
+                expected.nbytes()),
+            0)
+            << item.key();
+      }
+    }
+  });
+}
+
+TEST(Checkpoint, WhatCannotBeSavedIsRefusedAtTheStart) {
+  on_ranks(2, [&](const auto& ranks) {
+    const auto error_with = [&](const at::Tensor& buffer) {
+      auto module = std::make_shared<SmallModule>();
+      module->register_buffer("odd", buffer);
+      return comm::error_of([&] { make_engine(module, ranks, {}); });
+    };
+    EXPECT_THAT(
+        error_with(at::eye(3).to_sparse()),
+        testing::StartsWith("78 buffer odd has the layout Sparse"));
+    EXPECT_THAT(
+        error_with(at::quantize_per_tensor(at::ones({3}), 0.1, 0, at::kQInt8)),
+        testing::StartsWith("78 buffer odd is quantized"));
+    EXPECT_THAT(
+        error_with(at::zeros({3}, at::kComplexHalf)),
+        testing::StartsWith("78 buffer odd has the dtype ComplexHalf"));
+    // A frozen parameter is written in the same way.
+    auto module = std::make_shared<SmallModule>();
+    module->register_parameter("odd", at::eye(3).to_sparse(), false);
+    EXPECT_THAT(
+        comm::error_of([&] { make_engine(module, ranks, {}); }),
+        testing::StartsWith("78 parameter odd has the layout Sparse"));
+  });
+}
+
+TEST(Checkpoint, AFileOfAnotherKindOfNumbersDoesNotFit) {
+  struct Positions : SmallModule {
+    explicit Positions(const at::Tensor& value) {
+      register_buffer("positions", value);
+    }
+  };
+  const base::TemporaryFolder folder;
+  on_ranks(1, [&](const auto& ranks) {
+    const auto engine_of = [&](const at::Tensor& value) {
+      return make_engine(std::make_shared<Positions>(value), ranks, {});
+    };
+    engine_of(at::full({2}, 1.5)).save_checkpoint(folder.path());
+    for (const auto type : {at::kLong, at::kBool}) {
+      EXPECT_THAT(
+          comm::error_of([&] {
+            engine_of(at::zeros({2}, type)).load_checkpoint(folder.path());
+          }),
+          HasSubstr("float32[2]"));
+    }
   });
 }
 

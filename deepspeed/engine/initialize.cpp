@@ -8,6 +8,7 @@
 #include "deepspeed/comm/rank_info.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/state.h"
+#include "deepspeed/flat/file_tensor.h"
 
 namespace deepspeed {
 namespace {
@@ -24,7 +25,12 @@ void broadcast(const at::Tensor& tensor, comm::ProcessGroup& ranks) {
     return;
   }
   const at::NoGradGuard no_grad;
-  const at::Tensor flat = tensor.detach().cpu().reshape({-1}).contiguous();
+  const at::Tensor flat = tensor.detach()
+                              .cpu()
+                              .resolve_conj()
+                              .resolve_neg()
+                              .reshape({-1})
+                              .contiguous();
   ranks.broadcast(flat.view(at::kByte), 0)->wait(); // any dtype
   tensor.detach().copy_(flat.view(tensor.sizes()));
 }
@@ -42,9 +48,25 @@ std::vector<NamedParameter> distinct_parameters(torch::nn::Module& module) {
   return parameters;
 }
 
+// What a save could not write is known before anything is trained.
+void check_storable(
+    const char* what,
+    const std::string& name,
+    const at::Tensor& tensor) {
+  const std::string fault = flat::storage_fault(tensor);
+  if (!fault.empty()) {
+    throw config_error(
+        std::string(what) + " " + name + " " + fault +
+            ", which a checkpoint cannot hold",
+        "keep it dense, in a dtype such as float or complex; or in a member of "
+        "the module that is not registered, if it can be computed again");
+  }
+}
+
 void check_parameter(
     const EngineState& state,
     const NamedParameter& parameter) {
+  check_storable("parameter", parameter.name, parameter.tensor);
   if (!at::isFloatingType(parameter.tensor.scalar_type())) {
     throw config_error(
         "parameter " + parameter.name + " is " +
@@ -237,6 +259,7 @@ void build_groups(EngineState& state) {
   }
   const at::NoGradGuard no_grad;
   for (NamedParameter& frozen : rest) {
+    check_storable("parameter", frozen.name, frozen.tensor);
     broadcast(frozen.tensor, *state.ranks);
     if (at::isFloatingType(frozen.tensor.scalar_type())) {
       frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
@@ -245,6 +268,7 @@ void build_groups(EngineState& state) {
   }
   for (const auto& item : state.module->named_buffers()) {
     at::Tensor buffer = item.value();
+    check_storable("buffer", item.key(), buffer);
     broadcast(buffer, *state.ranks);
   }
   state.optimizer = std::make_unique<zero::ShardedOptimizer>(

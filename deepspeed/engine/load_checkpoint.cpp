@@ -1,5 +1,6 @@
 // Loading DeepSpeed's checkpoints into an engine of any stage and rank count.
 #include <algorithm>
+#include <unordered_set>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
@@ -50,21 +51,20 @@ std::vector<std::pair<std::string, at::Tensor>> module_tensors(
   return tensors;
 }
 
-void check_module(
+// Names that only the module has (`missing`) or only the file (`unexpected`).
+// Error(data) for a shape that differs.
+void compare_module(
     const EngineState& state,
     const ZeroCheckpoint& file,
-    bool strict) {
+    const LoadOptions& options,
+    LoadedCheckpoint& loaded) {
+  std::unordered_set<std::string> known;
   for (const auto& [name, tensor] : module_tensors(*state.module)) {
+    known.insert(name);
     const checkpoint::Tensor* saved = file.find_module(name);
     if (saved == nullptr) {
-      if (!strict) {
-        continue;
-      }
-      throw base::Error(
-          base::ExitCode::data,
-          "the checkpoint has no tensor '" + name + "'",
-          file.path(),
-          kOtherModel);
+      loaded.missing.push_back(name);
+      continue;
     }
     if (tensor.sizes() != at::IntArrayRef(saved->sizes)) {
       throw base::Error(
@@ -77,26 +77,69 @@ void check_module(
           kOtherModel);
     }
   }
-  if (!strict) {
-    return;
-  }
-  const auto known = module_tensors(*state.module);
-  for (const checkpoint::NamedTensor& saved : file.module()) {
-    const bool alias = std::any_of(
-        file.shared().begin(), file.shared().end(), [&](const auto& shared) {
-          return shared.first == saved.name;
-        });
-    if (!alias &&
-        std::none_of(known.begin(), known.end(), [&](const auto& tensor) {
-          return tensor.first == saved.name;
-        })) {
-      throw base::Error(
-          base::ExitCode::data,
-          "the checkpoint has a tensor '" + saved.name +
-              "' that the model does not have",
-          file.path(),
-          kOtherModel);
+  for (const auto& [name, tensor] : options.derived) {
+    known.insert(name);
+    if (const checkpoint::Tensor* saved = file.find_module(name)) {
+      flat::check_equal(*saved, file.path() + ": " + name, tensor);
     }
+  }
+  for (const auto& [alias, owner] : file.shared()) {
+    known.insert(alias);
+  }
+  for (const checkpoint::NamedTensor& saved : file.module()) {
+    if (!known.contains(saved.name)) {
+      loaded.unexpected.push_back(saved.name);
+    }
+  }
+}
+
+void require_same(const ZeroCheckpoint& file, const LoadedCheckpoint& loaded) {
+  if (!loaded.missing.empty()) {
+    throw base::Error(
+        base::ExitCode::data,
+        "the checkpoint has no tensor '" + loaded.missing[0] + "'",
+        file.path(),
+        kOtherModel);
+  }
+  if (!loaded.unexpected.empty()) {
+    throw base::Error(
+        base::ExitCode::data,
+        "the checkpoint has a tensor '" + loaded.unexpected[0] +
+            "' that the model does not have",
+        file.path(),
+        kOtherModel);
+  }
+}
+
+// "'a', 'b' and 7 more"
+std::string listed(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 20;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) {
+    text += (i == 0 ? "'" : ", '") + names[i] + "'";
+  }
+  return names.size() <= kShown
+      ? text
+      : text + " and " + std::to_string(names.size() - kShown) + " more";
+}
+
+// What was not loaded, in words.
+void report_rest(const ZeroCheckpoint& file, const LoadedCheckpoint& loaded) {
+  if (!loaded.missing.empty()) {
+    base::log_warning(
+        "not in the checkpoint, so they keep their values and begin without "
+        "optimizer states: " +
+        listed(loaded.missing));
+  }
+  if (!loaded.unexpected.empty()) {
+    base::log_warning(
+        "in the checkpoint, but not in the model: " +
+        listed(loaded.unexpected));
+  }
+  if (!file.dropped().empty()) {
+    base::log_warning(
+        "left out of the client state, as their classes are not known here: " +
+        listed(file.dropped()));
   }
 }
 
@@ -112,15 +155,18 @@ bool in_groups(const ZeroCheckpoint& file, const std::string& name) {
   return false;
 }
 
+// A parameter that is new (not in the checkpoint at all) is not looked for.
 void check_optimizer(const EngineState& state, const ZeroCheckpoint& file) {
   for (size_t i = 0; i < state.groups.size(); ++i) {
     for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
-      if (!in_groups(file, entry.name)) {
+      if (!in_groups(file, entry.name) &&
+          file.find_module(entry.name) != nullptr) {
         throw base::Error(
             base::ExitCode::data,
             "the checkpoint has no optimizer state of '" + entry.name + "'",
             file.path(),
-            "it was frozen there: load the module only");
+            "it was frozen there: freeze it here, or load without the states "
+            "of the optimizer (optimizer_states = false)");
       }
     }
     const auto& saved = file.state_names();
@@ -196,7 +242,9 @@ void load_optimizer(EngineState& state, const ZeroCheckpoint& file) {
     optim::ShardOptimizer& optimizer = *state.optimizer->optimizers()[i];
     int64_t steps = 0;
     for (const flat::FlatEntry& entry : state.groups[i]->entries()) {
-      steps = std::max(steps, file.step(entry.name));
+      if (in_groups(file, entry.name)) {
+        steps = std::max(steps, file.step(entry.name));
+      }
     }
     // torch's SGD counts no steps.
     if (steps == 0 && !file.state_names().empty()) {
@@ -209,6 +257,9 @@ void load_optimizer(EngineState& state, const ZeroCheckpoint& file) {
         continue;
       }
       for (const Piece& piece : pieces(*state.groups[i])) {
+        if (!in_groups(file, piece.parameter)) {
+          continue; // a new parameter
+        }
         file.read_state(
             named.name,
             piece.parameter,
@@ -328,8 +379,12 @@ LoadedCheckpoint Engine::load_checkpoint(
   EngineState& state = *state_;
   const ZeroCheckpoint file = open_together(state, folder, options.tag);
   const bool optimizer = options.optimizer_states && !options.module_only;
+  LoadedCheckpoint loaded{file.path(), file.client_state()};
   agree(*state.ranks, [&] {
-    check_module(state, file, options.module_strict);
+    compare_module(state, file, options, loaded);
+    if (options.module_strict) {
+      require_same(file, loaded);
+    }
     if (optimizer) {
       check_optimizer(state, file);
     }
@@ -363,7 +418,10 @@ LoadedCheckpoint Engine::load_checkpoint(
   }
   set_learning_rates(state);
   state.last_call = std::chrono::steady_clock::now();
-  return {file.path(), file.client_state()};
+  if (state.ranks->rank() == 0) {
+    report_rest(file, loaded);
+  }
+  return loaded;
 }
 
 } // namespace deepspeed

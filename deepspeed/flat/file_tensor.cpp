@@ -1,6 +1,8 @@
 // libtorch tensors as the tensors of files, and back.
 #include "deepspeed/flat/file_tensor.h"
 
+#include <stdexcept>
+
 #include "deepspeed/base/error.h"
 
 namespace deepspeed::flat {
@@ -19,15 +21,37 @@ constexpr std::pair<DType, at::ScalarType> kTypes[] = {
     {DType::int8, at::kChar},
     {DType::uint8, at::kByte},
     {DType::boolean, at::kBool},
+    {DType::complex64, at::kComplexFloat},
+    {DType::complex128, at::kComplexDouble},
+    {DType::uint16, at::kUInt16},
+    {DType::uint32, at::kUInt32},
+    {DType::uint64, at::kUInt64},
+    {DType::float8_e4m3fn, at::kFloat8_e4m3fn},
+    {DType::float8_e5m2, at::kFloat8_e5m2},
+    {DType::float8_e4m3fnuz, at::kFloat8_e4m3fnuz},
+    {DType::float8_e5m2fnuz, at::kFloat8_e5m2fnuz},
 };
 
-DType file_dtype(at::ScalarType type) {
+std::optional<DType> file_dtype(at::ScalarType type) {
   for (const auto& [file, torch] : kTypes) {
     if (torch == type) {
       return file;
     }
   }
-  TORCH_CHECK_VALUE(false, "tensors of ", type, " cannot be stored");
+  return std::nullopt;
+}
+
+base::Error unfit(
+    const checkpoint::Tensor& source,
+    const std::string& name,
+    const at::Tensor& target) {
+  return base::Error(
+      base::ExitCode::data,
+      "the file holds " + checkpoint::describe(source) +
+          ", but the model has " +
+          checkpoint::describe(FileTensors().add(target)),
+      name,
+      "load it with the settings it was trained with");
 }
 
 at::ScalarType torch_dtype(DType type) {
@@ -41,7 +65,23 @@ at::ScalarType torch_dtype(DType type) {
 
 } // namespace
 
-checkpoint::Tensor FileTensors::add(const at::Tensor& tensor) {
+std::string storage_fault(const at::Tensor& tensor) {
+  if (tensor.is_quantized()) {
+    return "is quantized";
+  }
+  if (tensor.layout() != at::kStrided) {
+    return "has the layout " + c10::str(tensor.layout());
+  }
+  return file_dtype(tensor.scalar_type())
+      ? ""
+      : std::string("has the dtype ") + at::toString(tensor.scalar_type());
+}
+
+checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
+  if (const std::string fault = storage_fault(given); !fault.empty()) {
+    throw std::invalid_argument("a tensor that cannot be stored: it " + fault);
+  }
+  const at::Tensor tensor = given.resolve_conj().resolve_neg();
   const auto& memory = tensor.storage();
   auto& storage = storages_[memory.data()];
   if (storage == nullptr) {
@@ -50,7 +90,7 @@ checkpoint::Tensor FileTensors::add(const at::Tensor& tensor) {
         std::make_shared<at::Tensor>(tensor)});
   }
   checkpoint::Tensor result;
-  result.dtype = file_dtype(tensor.scalar_type());
+  result.dtype = *file_dtype(tensor.scalar_type());
   result.sizes = tensor.sizes().vec();
   result.strides = tensor.strides().vec();
   result.storage_offset = tensor.storage_offset();
@@ -62,19 +102,29 @@ void copy_from_file(
     const checkpoint::Tensor& source,
     const std::string& name,
     at::Tensor target) {
-  if (target.sizes() != at::IntArrayRef(source.sizes)) {
-    throw base::Error(
-        base::ExitCode::data,
-        "the file holds " + checkpoint::describe(source) +
-            ", but the model has " +
-            checkpoint::describe(FileTensors().add(target)),
-        name,
-        "load it with the settings it was trained with");
+  if (target.sizes() != at::IntArrayRef(source.sizes) ||
+      !at::canCast(torch_dtype(source.dtype), target.scalar_type())) {
+    throw unfit(source, name, target);
   }
   const at::NoGradGuard no_grad;
   at::Tensor dense = at::empty(source.sizes, torch_dtype(source.dtype));
   source.copy_to(static_cast<std::byte*>(dense.data_ptr()));
   target.copy_(dense);
+}
+
+void check_equal(
+    const checkpoint::Tensor& source,
+    const std::string& name,
+    const at::Tensor& expected) {
+  const at::Tensor found = at::empty_like(expected);
+  copy_from_file(source, name, found);
+  if (!found.equal(expected)) {
+    throw base::Error(
+        base::ExitCode::data,
+        "the file holds other values than the model computes",
+        name,
+        "this checkpoint belongs to another model");
+  }
 }
 
 } // namespace deepspeed::flat

@@ -10,8 +10,13 @@
 
 namespace deepspeed::flat {
 
-// Makes views of CPU tensors for a file, without a copy. Tensors that share a
-// libtorch storage share one in the file.
+// Why a file cannot hold such a tensor, in words: it is sparse, quantized, or
+// of a dtype that torch.load() could not read from it. Empty if it can.
+std::string storage_fault(const at::Tensor& tensor);
+
+// Makes views of CPU tensors for a file, without a copy, but for those that are
+// views with conjugation or negation. Tensors that share a libtorch storage
+// share one in the file. std::invalid_argument where storage_fault() has one.
 class FileTensors {
  public:
   checkpoint::Tensor add(const at::Tensor& tensor);
@@ -21,10 +26,17 @@ class FileTensors {
 };
 
 // Copies `source` into `target`, converting the dtype. Error(data) naming
-// `name` if the shapes differ.
+// `name` if the shapes differ, or if the dtype of `target` cannot hold the
+// values: complex numbers in real ones, fractions in integers.
 void copy_from_file(
     const checkpoint::Tensor& source,
     const std::string& name,
     at::Tensor target);
+
+// Error(data) naming `name` unless `source` holds just these values.
+void check_equal(
+    const checkpoint::Tensor& source,
+    const std::string& name,
+    const at::Tensor& expected);
 
 } // namespace deepspeed::flat

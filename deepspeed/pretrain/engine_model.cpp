@@ -7,6 +7,7 @@
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/pretrain/derived_buffers.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -26,13 +27,19 @@ void EngineModel::save(const std::string& folder, const LoopState& state) {
   own.set("loss_count", state.loss_count);
   SaveOptions options;
   options.keep_last = keep_last_;
+  options.client_state = client_state_;
   options.client_state.set("checkpoint_step", state.step);
   options.client_state.set(kOwnKey, std::move(own));
   engine_.save_checkpoint(folder, options);
 }
 
 LoopState EngineModel::load(const std::string& folder) {
-  const LoadedCheckpoint loaded = engine_.load_checkpoint(folder);
+  LoadOptions options;
+  for (auto& [name, tensor] : derived_buffers(model_->config())) {
+    options.derived.emplace_back(name, tensor);
+  }
+  const LoadedCheckpoint loaded = engine_.load_checkpoint(folder, options);
+  client_state_ = loaded.client_state;
   LoopState state;
   // HelloDeepSpeed's checkpoint_step is one too many in its last checkpoint;
   // the engine counts its own steps.
@@ -75,6 +82,7 @@ void load_engine_checkpoint_weights(
   for (const std::string& line : file.skipped()) {
     base::log_warning("passed over a checkpoint: " + line);
   }
+  require_known_names(file.module(), model, file.path());
   const at::NoGradGuard no_grad;
   for (const auto& item : model.named_parameters()) {
     const checkpoint::Tensor* saved = file.find_module(item.key());

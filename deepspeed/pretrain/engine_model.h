@@ -10,8 +10,9 @@
 namespace deepspeed::pretrain {
 
 // Its files are DeepSpeed's, with client_state {"checkpoint_step": ...} as in
-// HelloDeepSpeed's train_bert_ds.py, and one more key, "train_bert_ds". Model
-// and engine must outlive the object. All ranks make the same calls.
+// HelloDeepSpeed's train_bert_ds.py, and one more key, "train_bert_ds"; what
+// else stood in the checkpoint that was loaded is saved again. Model and engine
+// must outlive the object. All ranks make the same calls.
 class EngineModel : public TrainedModel {
  public:
   EngineModel(bert::RobertaForMaskedLM model, Engine& engine, int64_t keep_last)
@@ -29,6 +30,7 @@ class EngineModel : public TrainedModel {
   bert::RobertaForMaskedLM model_;
   Engine& engine_;
   int64_t keep_last_; // checkpoints that stay; 0: all
+  checkpoint::Value client_state_ = checkpoint::make_dict();
 };
 
 // Only the weights of the newest whole checkpoint of DeepSpeed in `folder`,

@@ -6,6 +6,7 @@
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/pretrain/derived_buffers.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -123,23 +124,26 @@ Value optimizer_value(
 }
 
 void load_model(
-    const Value& model,
-    const std::vector<bert::NamedTensor>& entries,
+    const Value& saved_model,
+    const bert::RobertaForMaskedLMImpl& model,
     flat::FlatParameters& parameters,
     const std::string& path) {
-  const auto* dict = model.get_if<checkpoint::Dict>();
+  const auto* dict = saved_model.get_if<checkpoint::Dict>();
   if (dict == nullptr) {
     throw unfit("'model' is not a dict", path);
   }
-  if (dict->entries.size() != entries.size()) {
-    throw unfit(
-        "the checkpoint has " + std::to_string(dict->entries.size()) +
-            " tensors, the model " + std::to_string(entries.size()),
-        path);
+  std::vector<checkpoint::NamedTensor> tensors;
+  for (const checkpoint::DictEntry& entry : dict->entries) {
+    const auto* name = entry.key.get_if<std::string>();
+    if (name == nullptr) {
+      throw unfit("a tensor's name is " + describe(entry.key), path);
+    }
+    tensors.push_back({*name, tensor_at(saved_model, *name, path)});
   }
-  for (const bert::NamedTensor& entry : entries) {
+  require_known_names(tensors, model, path);
+  for (const bert::NamedTensor& entry : model.state_dict_entries()) {
     // Also the tied entries, for their shapes; both hold the same values.
-    const checkpoint::Tensor& saved = tensor_at(model, entry.name, path);
+    const checkpoint::Tensor& saved = tensor_at(saved_model, entry.name, path);
     for (flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
         flat::copy_from_file(saved, path + ": " + entry.name, flat.master);
@@ -241,8 +245,7 @@ LoopState SingleProcessModel::load(const std::string& folder) {
   const auto& [step, path] = latest.file;
   const Value& file = latest.value;
   const LoopState state = load_loop_state(file, step, path);
-  load_model(
-      at(file, "model", path), model_->state_dict_entries(), parameters_, path);
+  load_model(at(file, "model", path), *model_, parameters_, path);
   load_optimizer(at(file, "optimizer", path), optimizer_, path);
   return state;
 }
@@ -254,7 +257,7 @@ void load_step_checkpoint_weights(
   flat::FlatParameters parameters(model, at::kFloat);
   load_model(
       at(latest.value, "model", latest.file.path),
-      model.state_dict_entries(),
+      model,
       parameters,
       latest.file.path);
 }
