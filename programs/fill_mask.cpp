@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/bert/batch.h"
 #include "deepspeed/pretrain/model_files.h"
 #include "programs/command_line.h"
@@ -66,8 +67,17 @@ int fill(const Arguments& arguments) {
       encoder,
       arguments.text,
       loaded.model->config().max_position_embeddings - 2));
+  // Outputs beyond the tokenizer's ids stand for nothing.
+  const int64_t ids_known = loaded.tokenizer->vocab_size();
+  const at::Tensor logits = loaded.model->logits(batch).to(at::kFloat);
+  if (ids_known < logits.size(1)) {
+    base::log_info(
+        "the model has " + std::to_string(logits.size(1)) +
+        " outputs, the tokenizer " + std::to_string(ids_known) +
+        " ids: only those are offered");
+  }
   const at::Tensor probabilities =
-      at::softmax(loaded.model->logits(batch).to(at::kFloat), 1);
+      at::softmax(logits.narrow(1, 0, ids_known), 1);
   const auto [values, ids] = probabilities.topk(
       std::min<int64_t>(arguments.top_k, probabilities.size(1)), 1);
   for (size_t mask = 0; mask < batch->packed().masked.size(); ++mask) {

@@ -181,7 +181,7 @@ class FillMask(EndToEndTest):
         self.assertEqual(
             sorted(path.name for path in self.exported.iterdir()),
             ["config.json", "merges.txt", "model.safetensors",
-             "tokenizer_config.json", "vocab.json"])
+             "special_tokens_map.json", "tokenizer_config.json", "vocab.json"])
         config = json.loads((self.exported / "config.json").read_text())
         self.assertEqual(config["model_type"], "roberta")
         self.assertEqual(config["hidden_size"], 64)
@@ -208,6 +208,25 @@ class FillMask(EndToEndTest):
             "fill_mask", self.exported, "The <mask> runs <mask> Paris.",
             "--top_k=3")
         self.assertEqual(len(run.out.splitlines()), 6)
+
+    def test_a_tokenizer_smaller_than_the_model(self):
+        tokenizer, model = self.folder / "bytes", self.folder / "model"
+        tokenizer.mkdir()
+        # One id for each byte: the vocabulary of roberta-base without merges.
+        full = json.loads((self.exported / "vocab.json").read_text())
+        tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(
+            token for token in full if len(token) == 1), "<mask>"]
+        (tokenizer / "vocab.json").write_text(json.dumps(
+            {token: i for i, token in enumerate(tokens)}))
+        (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+        experiment = self.train(
+            "--num_iterations=1", "--tokenizer", tokenizer, "--export", model)
+        for folder in (experiment, model):
+            run = self.run_program("fill_mask", folder, "a<mask>", "--top_k=300")
+            # A token may be a line end.
+            self.assertEqual(
+                len(re.findall(r"(?m)^ *\d+\.\d\d %", run.out)), len(tokens))
+            self.assertIn(f"50265 outputs, the tokenizer {len(tokens)}", run.err)
 
     def test_without_a_mask(self):
         self.assert_fails(

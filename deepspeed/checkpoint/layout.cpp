@@ -108,6 +108,49 @@ ZeroFile parse_zero_file_name(std::string_view name) {
   return {Kind::shard_states, rank};
 }
 
+ModelFile parse_model_file_name(std::string_view name) {
+  constexpr std::string_view kWeights[] = {
+      kModelWeightsFile,
+      kTorchWeightsFile,
+      kSafetensorsIndexFile,
+      kTorchIndexFile,
+      "adapter_config.json",
+      "flax_model.msgpack",
+      "tf_model.h5"};
+  constexpr std::string_view kTokenizer[] = {
+      kTokenizerFile,
+      kTokenizerConfigFile,
+      kSpecialTokensFile,
+      kVocabFile,
+      kMergesFile,
+      "added_tokens.json"};
+  const auto is_in = [&](const auto& list) {
+    return std::find(std::begin(list), std::end(list), name) != std::end(list);
+  };
+  if (is_in(kTokenizer)) {
+    return ModelFile::tokenizer;
+  }
+  // "model-00002-of-00010.safetensors"
+  constexpr std::string_view kPart = "-00000-of-00000";
+  std::string whole(name);
+  const size_t at = name.find('-');
+  if (at != std::string_view::npos && name.size() > at + kPart.size()) {
+    std::string part(name.substr(at, kPart.size()));
+    std::replace_if(
+        part.begin(),
+        part.end(),
+        [](char c) { return c >= '0' && c <= '9'; },
+        '0');
+    if (part == kPart) {
+      whole.erase(at, kPart.size());
+    }
+  }
+  return is_in(kWeights) || whole == kModelWeightsFile ||
+          whole == kTorchWeightsFile
+      ? ModelFile::weights
+      : ModelFile::other;
+}
+
 std::string unfinished_tag_name(std::string_view tag, std::string_view run_id) {
   return std::string(kUnfinishedPrefix) + std::string(tag) + "-" +
       std::string(run_id);

@@ -39,6 +39,14 @@ inline constexpr std::string_view kTorchIndexFile =
 inline constexpr std::string_view kSafetensorsIndexFile =
     "model.safetensors.index.json";
 
+// What transformers would load from a model's folder.
+enum class ModelFile {
+  weights, // in one file or in parts, an index, an adapter, other frameworks'
+  tokenizer,
+  other,
+};
+ModelFile parse_model_file_name(std::string_view name);
+
 // A checkpoint folder of DeepSpeed: `latest`, the script, and FOLDER/TAG/...
 inline constexpr std::string_view kLatestFile = "latest";
 inline constexpr std::string_view kZeroScriptFile = "zero_to_fp32.py";

@@ -1,14 +1,18 @@
 // Models as transformers keeps them: config.json, model.safetensors, tokenizer.
 #include "deepspeed/pretrain/model_files.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <unordered_set>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/safetensors.h"
+#include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/pretrain/derived_buffers.h"
 #include "deepspeed/pretrain/engine_model.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
 #include "deepspeed/report/hparams.h"
@@ -89,6 +93,58 @@ Json tokenizer_config_json(
   return json;
 }
 
+// The older of the two ways in which transformers keeps them.
+Json special_tokens_json(const Json& config) {
+  Json json;
+  for (const char* name :
+       {"bos_token",
+        "cls_token",
+        "eos_token",
+        "mask_token",
+        "pad_token",
+        "sep_token",
+        "unk_token"}) {
+    json[name] = config.at(name);
+  }
+  json["mask_token"].erase("__type");
+  json["mask_token"].erase("special");
+  return json;
+}
+
+// What is taken from the folder before a new model is written there.
+void clear_folder(
+    const std::string& folder,
+    const text::Tokenizer& tokenizer,
+    const std::vector<std::string>& written) {
+  // Without it there is no model, should this be the last thing that happens.
+  std::error_code failure;
+  std::filesystem::remove(
+      checkpoint::join(folder, checkpoint::kModelConfigFile), failure);
+  std::vector<std::string> removed = checkpoint::remove_model_files(
+      folder, checkpoint::ModelFile::weights, written);
+  // The tokenizer's own folder has its files already.
+  const bool own = std::any_of(
+      tokenizer.files().begin(),
+      tokenizer.files().end(),
+      [&](const std::string& file) {
+        return std::filesystem::equivalent(
+            base::parent_folder(file), folder, failure);
+      });
+  if (!own) {
+    const auto more = checkpoint::remove_model_files(
+        folder, checkpoint::ModelFile::tokenizer, written);
+    removed.insert(removed.end(), more.begin(), more.end());
+  }
+  if (!removed.empty()) {
+    std::string names;
+    for (const std::string& name : removed) {
+      names += (names.empty() ? "" : ", ") + name;
+    }
+    base::log_info(
+        "removed from " + folder + ", as they are of another model: " + names);
+  }
+}
+
 void write_json(
     const std::string& folder,
     std::string_view name,
@@ -156,15 +212,44 @@ bert::RobertaConfig read_config(const std::string& path) {
   return config;
 }
 
+// Tensors that the model does not have: checked if they follow from its
+// settings, else named.
+void check_rest(
+    const checkpoint::ModelWeights& file,
+    const bert::RobertaForMaskedLMImpl& model) {
+  std::unordered_set<std::string> known;
+  for (const bert::NamedTensor& entry : model.state_dict_entries()) {
+    known.insert(their_name(entry.name));
+  }
+  for (const bert::NamedTensor& derived : derived_buffers(model.config())) {
+    const std::string name = their_name(derived.name);
+    known.insert(name);
+    if (const checkpoint::Tensor* tensor = file.find(name)) {
+      flat::check_equal(*tensor, file.path() + ": " + name, derived.tensor);
+    }
+  }
+  std::string names;
+  for (const checkpoint::NamedTensor& named : file.tensors()) {
+    if (!known.contains(named.name) &&
+        !named.name.starts_with(their_name(std::string(kPooler)))) {
+      names += (names.empty() ? "" : ", ") + named.name;
+    }
+  }
+  if (!names.empty()) {
+    constexpr size_t kShown = 500;
+    base::log_warning(
+        file.path() + ": not used, as the model of config.json has none: " +
+        (names.size() > kShown ? names.substr(0, kShown) + " ..." : names));
+  }
+}
+
 LoadedModel load_exported(const std::string& folder) {
   bert::RobertaOptions options;
   options.config =
       read_config(checkpoint::join(folder, checkpoint::kModelConfigFile));
   LoadedModel loaded;
   loaded.model = bert::RobertaForMaskedLM(options);
-  const std::string path =
-      checkpoint::join(folder, checkpoint::kModelWeightsFile);
-  const checkpoint::Safetensors file = checkpoint::load_safetensors(path);
+  const auto file = checkpoint::ModelWeights::open(folder);
   for (const auto& item : loaded.model->named_parameters()) {
     const std::string name = their_name(item.key());
     const checkpoint::Tensor* tensor = file.find(name);
@@ -172,11 +257,12 @@ LoadedModel load_exported(const std::string& folder) {
       throw base::Error(
           ExitCode::data,
           "the file has no tensor '" + name + "'",
-          path,
+          file.path(),
           "it is not a RoBERTa masked language model");
     }
-    flat::copy_from_file(*tensor, path + ": " + name, item.value());
+    flat::copy_from_file(*tensor, file.path() + ": " + name, item.value());
   }
+  check_rest(file, *loaded.model);
   loaded.tokenizer = text::Tokenizer::load(folder);
   return loaded;
 }
@@ -236,18 +322,39 @@ void export_model(
           {their_name(weight.name), flat::FileTensors().add(weight.tensor)});
     }
   }
-  checkpoint::save_safetensors(
-      checkpoint::join(folder, checkpoint::kModelWeightsFile), tensors);
+  // Read before anything is removed: the folder may be the tokenizer's own.
+  std::vector<std::pair<std::string, std::string>> copies;
   for (const std::string& file : tokenizer.files()) {
-    const std::string name = std::filesystem::path(file).filename().string();
-    base::write_file_atomically(
-        checkpoint::join(folder, name),
+    copies.emplace_back(
+        std::filesystem::path(file).filename().string(),
         base::read_file(file, uint64_t{1} << 30));
   }
+  std::vector<std::string> written{
+      std::string(checkpoint::kModelWeightsFile),
+      std::string(checkpoint::kTokenizerConfigFile),
+      std::string(checkpoint::kSpecialTokensFile)};
+  for (const auto& [name, text] : copies) {
+    written.push_back(name);
+  }
+  clear_folder(folder, tokenizer, written);
+  checkpoint::save_safetensors(
+      checkpoint::join(folder, checkpoint::kModelWeightsFile), tensors);
+  for (const auto& [name, text] : copies) {
+    base::write_file_atomically(checkpoint::join(folder, name), text);
+  }
+  const Json tokenizer_config = tokenizer_config_json(config, tokenizer);
+  write_json(folder, checkpoint::kTokenizerConfigFile, tokenizer_config);
   write_json(
       folder,
-      checkpoint::kTokenizerConfigFile,
-      tokenizer_config_json(config, tokenizer));
+      checkpoint::kSpecialTokensFile,
+      special_tokens_json(tokenizer_config));
+  if (tokenizer.vocab_size() != config.vocab_size) {
+    base::log_info(
+        "the exported model has " + std::to_string(config.vocab_size) +
+        " outputs (vocab_size of " + std::string(checkpoint::kModelConfigFile) +
+        "), its tokenizer " + std::to_string(tokenizer.vocab_size()) +
+        " ids: what is beyond them stands for no token");
+  }
   // Last: a folder with a configuration is a whole model.
   write_json(
       folder,

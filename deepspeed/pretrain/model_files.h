@@ -17,6 +17,11 @@ bert::RobertaConfig model_config(const report::ModelSettings& settings);
 // Writes a folder that AutoModelForMaskedLM.from_pretrained() loads. `weights`
 // are fp32 under state-dict names; the unused pooler is left out, as
 // RobertaForMaskedLM has none. Each file appears whole or not at all.
+//
+// The model and tokenizer files of the folder are the export's: those that
+// transformers could load in place of the new ones are removed, and named in a
+// line. config.json goes first and comes last, so that what a killed export
+// leaves is no model.
 void export_model(
     const std::string& folder,
     const bert::RobertaConfig& config,
@@ -28,7 +33,8 @@ struct LoadedModel {
   std::shared_ptr<const text::Tokenizer> tokenizer;
 };
 
-// Loads a folder of a RoBERTa model as transformers writes it, or an experiment
+// Loads a folder of a RoBERTa model as transformers writes it, in one file of
+// weights or in several, or an experiment
 // folder of train_bert (its newest whole checkpoint). Errors name the file.
 LoadedModel load_model(const std::string& folder, const std::string& data_dir);
 

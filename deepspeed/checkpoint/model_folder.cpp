@@ -1,0 +1,152 @@
+// The folder of a model of transformers: its weights, and what must not stand
+// beside new ones.
+#include "deepspeed/checkpoint/model_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
+#include "deepspeed/checkpoint/torch_file.h"
+
+namespace deepspeed::checkpoint {
+namespace {
+
+using base::Error;
+using base::ExitCode;
+
+constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 27;
+
+Error damaged(const std::string& what, const std::string& path) {
+  return Error(
+      ExitCode::data, what, path, "get the whole folder of the model again");
+}
+
+} // namespace
+
+ModelWeights ModelWeights::open(const std::string& folder) {
+  for (const auto& [single, index] :
+       {std::pair(kModelWeightsFile, kSafetensorsIndexFile),
+        std::pair(kTorchWeightsFile, kTorchIndexFile)}) {
+    if (std::filesystem::exists(join(folder, single))) {
+      ModelWeights weights(join(folder, single));
+      weights.add_file(weights.path_);
+      return weights;
+    }
+    if (std::filesystem::exists(join(folder, index))) {
+      ModelWeights weights(join(folder, index));
+      weights.add_parts(folder);
+      return weights;
+    }
+  }
+  throw Error(
+      ExitCode::no_input,
+      "no weights there: neither " + std::string(kModelWeightsFile) + " nor " +
+          std::string(kTorchWeightsFile) + ", nor an index of one of them",
+      folder,
+      "get the whole folder of the model");
+}
+
+const Tensor* ModelWeights::find(const std::string& name) const {
+  const auto found = index_.find(name);
+  return found == index_.end() ? nullptr : &tensors_[found->second].tensor;
+}
+
+void ModelWeights::add_file(const std::string& path) {
+  std::vector<NamedTensor> tensors;
+  if (path.ends_with(".safetensors")) {
+    tensors = load_safetensors(path).tensors;
+  } else {
+    const Value value = load_torch_file(path);
+    const Dict* dict = value.get_if<Dict>();
+    if (dict == nullptr) {
+      throw damaged("not a dict of tensors, but " + describe(value), path);
+    }
+    for (const DictEntry& entry : dict->entries) {
+      const std::string* name = entry.key.get_if<std::string>();
+      if (name == nullptr || entry.value.tensor() == nullptr) {
+        throw damaged(
+            "not a dict of tensors: " + describe(entry.key) + " is " +
+                describe(entry.value),
+            path);
+      }
+      tensors.push_back({*name, *entry.value.tensor()});
+    }
+  }
+  for (NamedTensor& named : tensors) {
+    if (!index_.emplace(named.name, tensors_.size()).second) {
+      throw damaged("'" + named.name + "' stands in another part, too", path);
+    }
+    tensors_.push_back(std::move(named));
+  }
+}
+
+void ModelWeights::add_parts(const std::string& folder) {
+  const base::Json index = base::read_json(path_, kMaxIndexBytes);
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (map == index.end() || !map->is_object() || map->empty()) {
+    throw damaged("the index has no weight_map", path_);
+  }
+  std::set<std::string> parts;
+  for (const auto& [name, part] : map->items()) {
+    if (!part.is_string() ||
+        parse_model_file_name(part.get<std::string>()) != ModelFile::weights) {
+      throw damaged(
+          "the index says that '" + name + "' is in " + part.dump() +
+              ", which is no name of a part",
+          path_);
+    }
+    parts.insert(part.get<std::string>());
+  }
+  for (const std::string& part : parts) {
+    const size_t before = tensors_.size();
+    add_file(join(folder, part));
+    for (size_t i = before; i < tensors_.size(); ++i) {
+      const auto entry = map->find(tensors_[i].name);
+      if (entry == map->end() || *entry != part) {
+        throw damaged(
+            "the index does not say that '" + tensors_[i].name + "' is in " +
+                part,
+            path_);
+      }
+    }
+  }
+  for (const auto& [name, part] : map->items()) {
+    if (find(name) == nullptr) {
+      throw damaged(
+          "the index says that '" + name + "' is in " +
+              part.get<std::string>() + ", but it is not",
+          path_);
+    }
+  }
+}
+
+std::vector<std::string> remove_model_files(
+    const std::string& folder,
+    ModelFile kind,
+    const std::vector<std::string>& keep) {
+  std::vector<std::string> removed;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (parse_model_file_name(name) == kind &&
+        std::find(keep.begin(), keep.end(), name) == keep.end()) {
+      removed.push_back(name);
+    }
+  }
+  std::sort(removed.begin(), removed.end());
+  for (size_t i = 0; i < removed.size() && !error; ++i) {
+    std::filesystem::remove(join(folder, removed[i]), error);
+  }
+  if (error) {
+    throw base::system_error(
+        ExitCode::cannot_create,
+        "cannot remove the files of an older model",
+        folder,
+        error.value());
+  }
+  return removed;
+}
+
+} // namespace deepspeed::checkpoint
