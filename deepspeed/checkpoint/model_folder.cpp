@@ -8,6 +8,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/torch_file.h"
 
 namespace deepspeed::checkpoint {
@@ -55,8 +56,11 @@ const Tensor* ModelWeights::find(const std::string& name) const {
 
 void ModelWeights::add_file(const std::string& path) {
   std::vector<NamedTensor> tensors;
+  std::vector<std::pair<std::string, std::string>> aliases;
   if (path.ends_with(".safetensors")) {
-    tensors = load_safetensors(path).tensors;
+    Safetensors file = load_safetensors(path);
+    tensors = std::move(file.tensors);
+    aliases = std::move(file.metadata); // tied names, among others
   } else {
     const Value value = load_torch_file(path);
     const Dict* dict = value.get_if<Dict>();
@@ -79,6 +83,12 @@ void ModelWeights::add_file(const std::string& path) {
       throw damaged("'" + named.name + "' stands in another part, too", path);
     }
     tensors_.push_back(std::move(named));
+  }
+  for (const auto& [alias, owner] : aliases) {
+    const auto found = index_.find(owner);
+    if (found != index_.end()) {
+      index_.emplace(alias, found->second);
+    }
   }
 }
 
@@ -122,31 +132,41 @@ void ModelWeights::add_parts(const std::string& folder) {
   }
 }
 
-std::vector<std::string> remove_model_files(
+std::vector<std::string> list_model_files(
     const std::string& folder,
-    ModelFile kind,
-    const std::vector<std::string>& keep) {
-  std::vector<std::string> removed;
+    ModelFile kind) {
+  std::vector<std::string> names;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
-    if (parse_model_file_name(name) == kind &&
-        std::find(keep.begin(), keep.end(), name) == keep.end()) {
-      removed.push_back(name);
+    if (parse_model_file_name(name) == kind) {
+      names.push_back(name);
     }
   }
-  std::sort(removed.begin(), removed.end());
-  for (size_t i = 0; i < removed.size() && !error; ++i) {
-    std::filesystem::remove(join(folder, removed[i]), error);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void remove_model_files(
+    const std::string& folder,
+    const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) {
+    std::error_code error;
+    std::filesystem::remove(join(folder, name), error);
+    if (error) {
+      throw base::system_error(
+          ExitCode::cannot_create,
+          "cannot remove a file of an older model",
+          join(folder, name),
+          error.value());
+    }
+    list += (list.empty() ? "" : ", ") + name;
   }
-  if (error) {
-    throw base::system_error(
-        ExitCode::cannot_create,
-        "cannot remove the files of an older model",
-        folder,
-        error.value());
+  if (!list.empty()) {
+    base::log_info(
+        "removed from " + folder + ", as they are of another model: " + list);
   }
-  return removed;
 }
 
 } // namespace deepspeed::checkpoint

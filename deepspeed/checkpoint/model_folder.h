@@ -21,7 +21,7 @@ class ModelWeights {
   // contradict.
   static ModelWeights open(const std::string& folder);
 
-  // Null if there is none of that name.
+  // Null if there is none of that name; tied names of a file's metadata count.
   const Tensor* find(const std::string& name) const;
   const std::vector<NamedTensor>& tensors() const {
     return tensors_;
@@ -41,13 +41,16 @@ class ModelWeights {
   std::unordered_map<std::string, size_t> index_;
 };
 
-// Removes the files of that kind from the folder, but for those named in
-// `keep`: transformers could load them in place of what is written next.
-// Returns the names of those that went. Error(cannot_create) if one cannot be
-// removed.
-std::vector<std::string> remove_model_files(
+// The files of that kind in the folder, by name.
+std::vector<std::string> list_model_files(
     const std::string& folder,
-    ModelFile kind,
-    const std::vector<std::string>& keep);
+    ModelFile kind);
+
+// Removes files of the folder and says which in a line: transformers could load
+// them in place of what is written next. Error(cannot_create) if one cannot be
+// removed.
+void remove_model_files(
+    const std::string& folder,
+    const std::vector<std::string>& names);
 
 } // namespace deepspeed::checkpoint

@@ -12,8 +12,10 @@
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/flat_image.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/checkpoint/torch_file.h"
 
 namespace deepspeed::checkpoint {
@@ -224,6 +226,39 @@ std::string index_text(
   return index.dump(2, ' ', true) + "\n";
 }
 
+// Older weights of the same format go, in as many files as they are: a loader
+// would take one file before parts, and an index before what it should name.
+// Those of the other format stay, and are named.
+void clear_weights(
+    const std::string& folder,
+    const std::vector<std::string>& written,
+    std::string_view name,
+    std::string_view index) {
+  const std::string_view suffix = name.substr(name.rfind('.'));
+  std::vector<std::string> same;
+  std::string other;
+  for (const std::string& file : list_model_files(folder, ModelFile::weights)) {
+    if (std::find(written.begin(), written.end(), file) != written.end()) {
+      continue;
+    }
+    if (file == index || file.ends_with(suffix)) {
+      same.push_back(file);
+    } else {
+      other += (other.empty() ? "" : ", ") + file;
+    }
+  }
+  // The index first: without it, parts are no model.
+  std::stable_partition(same.begin(), same.end(), [&](const auto& file) {
+    return file == index;
+  });
+  remove_model_files(folder, same);
+  if (!other.empty()) {
+    base::log_warning(
+        folder +
+        " has other weights, too, which a loader may prefer: " + other);
+  }
+}
+
 } // namespace
 
 std::vector<std::string> export_fp32(
@@ -242,11 +277,16 @@ std::vector<std::string> export_fp32(
       options.max_shard_size);
   const std::string_view name =
       options.safetensors ? kModelWeightsFile : kTorchWeightsFile;
+  const std::string_view index =
+      options.safetensors ? kSafetensorsIndexFile : kTorchIndexFile;
   std::vector<std::string> files;
-  std::vector<std::string> paths;
   for (size_t i = 0; i < parts.size(); ++i) {
     files.push_back(weights_shard_name(name, i + 1, parts.size()));
-    paths.push_back(join(folder, files.back()));
+  }
+  clear_weights(folder, files, name, index);
+  std::vector<std::string> paths;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    paths.push_back(join(folder, files[i]));
     if (options.safetensors) {
       // The format has no tied tensors: as safetensors.torch.save_model()
       // does, one copy is written and the metadata tells its other names.
@@ -256,8 +296,7 @@ std::vector<std::string> export_fp32(
     }
   }
   if (parts.size() > 1) {
-    paths.push_back(join(
-        folder, options.safetensors ? kSafetensorsIndexFile : kTorchIndexFile));
+    paths.push_back(join(folder, index));
     base::write_file_atomically(paths.back(), index_text(parts, files));
   }
   return paths;

@@ -20,8 +20,9 @@ struct ExportOptions {
 // Writes pytorch_model.bin or model.safetensors, or numbered shards of it and
 // an index.json, as huggingface_hub splits and names them: buffers, frozen
 // parameters, parameters in flat order, tied names. Floating point becomes
-// fp32, other buffers stay. Needs memory for about one tensor. Returns the
-// paths written, the index last. Error(cannot_create), Error(io).
+// fp32, other buffers stay. Older weights of the format in `folder` are
+// removed, with a line that names them. Needs memory for about one tensor.
+// Returns the paths written, the index last. Error(cannot_create), Error(io).
 std::vector<std::string> export_fp32(
     const ZeroCheckpoint& checkpoint,
     const std::string& folder,

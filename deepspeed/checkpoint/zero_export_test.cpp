@@ -8,9 +8,11 @@
 
 #include <filesystem>
 
+#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/checkpoint/safetensors.h"
 #include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
@@ -115,6 +117,47 @@ TEST(ZeroExport, SplitsAsHuggingFaceDoes) {
     }
   }
   EXPECT_EQ(found, 8u);
+}
+
+TEST(ZeroExport, OlderWeightsOfTheFormatGo) {
+  base::TemporaryFolder folder;
+  SmallModel().save(folder.path());
+  const std::string out = folder.path() + "/out";
+  const auto run = [&](bool safetensors, uint64_t size) {
+    ExportOptions options;
+    options.safetensors = safetensors;
+    options.max_shard_size = size;
+    ::testing::internal::CaptureStderr();
+    export_fp32(ZeroCheckpoint::open(folder.path()), out, options);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const auto files = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(out)) {
+      names.push_back(entry.path().filename().string());
+    }
+    return names;
+  };
+  EXPECT_EQ(run(true, 80), "");
+  EXPECT_EQ(ModelWeights::open(out).tensors().size(), 8u);
+  EXPECT_NE(ModelWeights::open(out).find("decoder.weight"), nullptr);
+  base::write_file_atomically(out + "/notes.txt", "");
+  // One file in place of four: the index would be found by others.
+  EXPECT_THAT(
+      run(true, 1 << 20),
+      ::testing::HasSubstr("model.safetensors.index.json, "
+                           "model-00001-of-00004.safetensors, "));
+  EXPECT_THAT(
+      files(),
+      ::testing::UnorderedElementsAre("model.safetensors", "notes.txt"));
+  // Parts in place of one file, which would be taken before them.
+  EXPECT_THAT(run(true, 80), ::testing::HasSubstr("removed"));
+  EXPECT_EQ(files().size(), 6u);
+  EXPECT_THAT(
+      run(false, 1 << 20),
+      ::testing::HasSubstr("out has other weights, too, which a loader may "
+                           "prefer: model-00001-of-00004.safetensors"));
+  EXPECT_EQ(files().size(), 7u);
 }
 
 TEST(ZeroExport, Sizes) {

@@ -120,8 +120,8 @@ void clear_folder(
   std::error_code failure;
   std::filesystem::remove(
       checkpoint::join(folder, checkpoint::kModelConfigFile), failure);
-  std::vector<std::string> removed = checkpoint::remove_model_files(
-      folder, checkpoint::ModelFile::weights, written);
+  std::vector<std::string> others =
+      checkpoint::list_model_files(folder, checkpoint::ModelFile::weights);
   // The tokenizer's own folder has its files already.
   const bool own = std::any_of(
       tokenizer.files().begin(),
@@ -131,18 +131,14 @@ void clear_folder(
             base::parent_folder(file), folder, failure);
       });
   if (!own) {
-    const auto more = checkpoint::remove_model_files(
-        folder, checkpoint::ModelFile::tokenizer, written);
-    removed.insert(removed.end(), more.begin(), more.end());
+    const auto more =
+        checkpoint::list_model_files(folder, checkpoint::ModelFile::tokenizer);
+    others.insert(others.end(), more.begin(), more.end());
   }
-  if (!removed.empty()) {
-    std::string names;
-    for (const std::string& name : removed) {
-      names += (names.empty() ? "" : ", ") + name;
-    }
-    base::log_info(
-        "removed from " + folder + ", as they are of another model: " + names);
-  }
+  std::erase_if(others, [&](const std::string& name) {
+    return std::find(written.begin(), written.end(), name) != written.end();
+  });
+  checkpoint::remove_model_files(folder, others);
 }
 
 void write_json(
