@@ -29,10 +29,11 @@ void make_batch(benchmark::State& state) {
   options.seed = 42;
   options.shape.batch_size = static_cast<uint32_t>(state.range(0));
   const BatchMaker maker(*cache, *tokenizer, options);
-  uint64_t step = 0;
+  uint64_t position = 0;
   uint64_t tokens = 0;
   for (auto _ : state) {
-    tokens += maker.make(step++).ids.size();
+    tokens += maker.make(position).ids.size();
+    position += options.shape.global();
   }
   state.SetItemsProcessed(static_cast<int64_t>(tokens));
 }

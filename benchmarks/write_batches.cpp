@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
         }
       } else {
         for (uint64_t step = 0; step < steps; ++step) {
-          file.write(maker.make(step));
+          file.write(maker.make(step * options.shape.global()));
         }
       }
       file.commit();

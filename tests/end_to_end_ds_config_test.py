@@ -6,6 +6,7 @@ import json
 import unittest
 
 from ds_support import FP32, DsTest, losses, metrics, shards
+from end_to_end_support import ROOT
 
 BATCH = {"train_micro_batch_size_per_gpu": 8}
 ADAM = {"optimizer": {"type": "Adam", "params": {"lr": 1e-4}}}
@@ -59,6 +60,16 @@ class Files(ConfigTest):
         self.assertEqual({key: hparams[key] for key in expected}, expected)
         self.assertEqual(metrics(folder)[1]["lr"], 0.002)
 
+    def test_a_public_file_for_transformers(self):
+        """tests/ds_configs holds more, which pretrain_test reads."""
+        path = ROOT / "tests" / "ds_configs" / "trainer_zero2.json"
+        folder = self.train_ranks(
+            2, f"--deepspeed_config={path}", "--num_iterations=4",
+            "--dtype=fp16", "--warmup_steps=3", "--learning_rate=0.01")
+        rates = [record["lr"] for _, record in sorted(metrics(folder).items())]
+        self.assertEqual(rates[0], 0)
+        self.assertEqual(rates[-1], 0.01)
+
     def test_the_file_decides(self):
         flag = self.config({
             "train_batch_size": 12, "train_micro_batch_size_per_gpu": 2,
@@ -105,11 +116,12 @@ class Refused(ConfigTest):
         self.refused(
             78, ["--batch_size 4", "says 8", "ds_config.json", "auto"], flag,
             "--batch_size=4")
-        for short_cut in ("--dtype=bf16", "--zero_stage=2",
-                          "--offload_optimizer=none"):
+        for name, value, other in (("dtype", "bf16", "fp32"),
+                                   ("zero_stage", "2", "0"),
+                                   ("offload_optimizer", "cpu", "none")):
             self.refused(
-                78, ["both --deepspeed_config and", short_cut.split("=")[0]],
-                flag, short_cut)
+                78, [f"--{name} {value}, but the configuration says {other}"],
+                flag, f"--{name}={value}")
 
     def test_unknown_key(self):
         flag = self.config(

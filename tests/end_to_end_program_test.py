@@ -80,8 +80,13 @@ class Settings(EndToEndTest):
         printed = self.run_program(
             "train_bert", *self.new_flags(*flags, "--print_config")).out
         self.assertFalse((self.folder / "runs").exists())
-        stored = (self.train(*flags) / "hparams.json").read_text()
-        self.assertEqual(json.loads(printed), json.loads(stored))
+        stored = json.loads((self.train(*flags) / "hparams.json").read_text())
+        self.assertEqual(
+            json.loads(printed),
+            {key: value for key, value in stored.items()
+             if key != "as_written" and not key.endswith(("_hash", "_bytes"))})
+        copy = stored.pop("as_written")
+        self.assertEqual(copy, stored)
         self.assertEqual(json.loads(printed)["learning_rate"], 3e-4)
 
     def test_print_config_of_an_experiment(self):

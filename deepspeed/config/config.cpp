@@ -104,6 +104,12 @@ void read_fp16(Section& root, const Context& context, Fp16& result) {
       "auto_cast",
       false,
       "the engine does not see the inputs of forward(); cast them there");
+  if (block.is_word("loss_scale", "dynamic")) {
+    block.fail(
+        "loss_scale",
+        "loss_scale must be a number, not \"dynamic\"",
+        "write \"loss_scale\": 0, which is dynamic");
+  }
   block.read("loss_scale", result.loss_scale, kNotNegative);
   block.read("initial_scale_power", result.initial_scale_power, {0.0, 64.0});
   block.read("loss_scale_window", result.loss_scale_window, kCount);
@@ -181,7 +187,7 @@ void read_checkpoint(Section& root, Checkpoint& result) {
       "checkpoint_serialization", true, "files are zip archives");
   block.refuse("writer", "there is one writer");
   Section parallel = block.child("parallel_write");
-  parallel.refuse_unless(
+  parallel.no_effect(
       "pipeline_stage", false, "pipeline parallelism is not here");
   parallel.finish();
   block.finish();

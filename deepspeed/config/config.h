@@ -78,6 +78,10 @@ struct Context {
   std::optional<int64_t> warmup_steps;
   std::optional<int64_t> total_steps;
   std::optional<int64_t> hidden_size; // "auto" bucket sizes: hidden_size^2
+  std::optional<int64_t> zero_stage;
+  std::optional<OffloadDevice> offload_optimizer;
+  // Taken where there is no block "optimizer", which is not an error then.
+  std::optional<Optimizer> optimizer;
 };
 
 // Error(config) names the source, the line and the key (or the path of the key,

@@ -218,15 +218,39 @@ TEST(Auto, WithoutAValueNamesTheFlag) {
 
 TEST(Auto, IsCheckedLikeAWrittenValue) {
   Context context = full_context();
-  context.warmup_steps = 0;
+  context.micro_batch_size = 0;
   EXPECT_THAT(
       refusal(kAuto, context),
-      HasSubstr("warmup_num_steps is 0 (\"auto\": --warmup_steps)"));
+      HasSubstr(
+          "train_micro_batch_size_per_gpu is 0 (\"auto\": --batch_size)"));
+}
+
+TEST(Auto, NoWarmUpIsAWarmUp) { // transformers' default
+  Context context = full_context();
+  context.warmup_steps = 0;
+  EXPECT_EQ(parse(kAuto, context).scheduler.params.warmup_num_steps, 0);
+}
+
+TEST(Auto, OfStageAndOffloadIsTheFlag) {
+  const std::string text = with(R"("zero_optimization": {"stage": "auto",
+      "offload_optimizer": {"device": "auto"}})");
+  Context context = full_context();
+  context.zero_stage = 2;
+  context.offload_optimizer = OffloadDevice::cpu;
+  const Config config = parse(text, context);
+  EXPECT_EQ(config.zero_optimization.stage, 2);
+  EXPECT_EQ(
+      config.zero_optimization.offload_optimizer.device, OffloadDevice::cpu);
+  context.zero_stage = 0; // nothing to offload
+  EXPECT_EQ(
+      parse(text, context).zero_optimization.offload_optimizer.device,
+      OffloadDevice::none);
+  EXPECT_THAT(refusal(text), HasSubstr("give the program --zero_stage"));
 }
 
 TEST(Auto, IsRefusedForOtherKeys) {
   EXPECT_THAT(
-      refusal(with("\"zero_optimization\": {\"stage\": \"auto\"}")),
+      refusal(with("\"zero_optimization\": {\"overlap_comm\": \"auto\"}")),
       HasSubstr("\"auto\" is not possible for this key"));
   EXPECT_THAT(
       refusal(with("\"dump_state\": \"auto\"")), HasSubstr("not possible"));
@@ -301,13 +325,13 @@ const char* const kRefused[] = {
     R"("compression_training": {})",
     R"("curriculum_learning": {})",
     R"("eigenvalue": {})",
-    R"("elasticity": {"enabled": false})",
+    R"("elasticity": {"enabled": true})",
     R"("graph_harvesting": true)",
     R"("nebula": {})",
     R"("progressive_layer_drop": {})",
     R"("quantize_training": {})",
     R"("sparse_attention": {})",
-    R"("sparse_gradients": false)",
+    R"("sparse_gradients": true)",
     R"("torch_autocast": {"enabled": true, "dtype": "bfloat16"})",
     R"("flops_profiler": {"enabled": true})",
     R"("comms_logger": {"enabled": true})",
@@ -318,17 +342,14 @@ const char* const kRefused[] = {
     R"("pipeline": {})",
     R"("tensor_parallel": {"autotp_size": 2})",
     R"("expert_parallel": {})",
-    R"("use_data_before_expert_parallelism": true)",
     R"("sequence_parallel_size": 2)",
     R"("seq_parallel_communication_data_type": "fp32")",
-    R"("autotuning": {"enabled": false})",
+    R"("autotuning": {"enabled": true})",
     R"("compile": {"deepcompile": true})",
     R"("datastates": {})",
     R"("weight_quantization": {})",
     R"("log_level": "info")",
     R"("disable_allgather": true)",
-    R"("activation_checkpointing": {"partition_activations": true})",
-    R"("activation_checkpointing": {"number_checkpoints": 4})",
     R"("fp16": {"auto_cast": true})",
     R"("fp16": {"fp16_master_weights_and_grads": true})",
     R"("bf16": {"immediate_grad_update": true})",
@@ -340,28 +361,47 @@ const char* const kRefused[] = {
     R"("data_types": {"keep_in_fp32_modules": ["norm"]})",
     R"("checkpoint": {"load_universal": true})",
     R"("checkpoint": {"use_node_local_storage": true})",
-    R"("checkpoint": {"parallel_write": {"pipeline_stage": true}})",
     R"("checkpoint": {"checkpoint_serialization": false})",
     R"("checkpoint": {"writer": {"type": "fast"}})",
     R"("zero_optimization": {"mics_shard_size": 2})",
     R"("zero_optimization": {"zeropp_loco_param": {}})",
-    R"("zero_optimization": {"round_robin_gradients": true})",
-    R"("zero_optimization": {"parameter_alignment": true})",
-    R"("zero_optimization": {"compute_grad_norm": false})",
     R"("zero_optimization": {"load_from_fp32_weights": false})",
-    R"("zero_optimization": {"legacy_stage1": true})",
     R"("zero_optimization": {"zero_hpz_partition_size": 8})",
     R"("zero_optimization": {"zero_quantized_weights": true})",
     R"("zero_optimization": {"zero_quantized_gradients": true})",
     R"("zero_optimization": {"zenflow": {}})",
     R"("zero_optimization": {"cpu_offload_param": true})",
-    R"("zero_optimization": {"offload_optimizer": {"ratio": 0.5}})",
     R"("zero_optimization": {"offload_optimizer": {"super_offload": true}})",
 };
 
 TEST(Refused, ByNameWithAReason) {
   for (const char* key : kRefused) {
     EXPECT_THAT(refusal(with(key)), HasSubstr(" is not supported: ")) << key;
+  }
+}
+
+// What cannot change a result is no reason to end a run.
+TEST(Refused, HintsOfOtherImplementationsGiveAWarning) {
+  const char* const hints[] = {
+      R"("zero_optimization": {"round_robin_gradients": true})",
+      R"("zero_optimization": {"parameter_alignment": true})",
+      R"("zero_optimization": {"compute_grad_norm": false})",
+      R"("zero_optimization": {"legacy_stage1": true})",
+      R"("zero_optimization": {"offload_optimizer": {"ratio": 0.5}})",
+      R"("activation_checkpointing": {"partition_activations": true})",
+      R"("activation_checkpointing": {"number_checkpoints": 4})",
+      R"("checkpoint": {"parallel_write": {"pipeline_stage": true}})",
+      R"("use_data_before_expert_parallelism": true)",
+      R"("optimizer": {"type": "Adam", "legacy_fusion": true})",
+      R"("amp": {"enabled": "auto", "opt_level": "auto"})",
+      R"("elasticity": {"enabled": false})",
+      R"("autotuning": {"enabled": false, "fast": true})",
+      R"("sparse_gradients": false)",
+  };
+  for (const char* hint : hints) {
+    EXPECT_THAT(
+        parse(with(hint)).warnings, ElementsAre(HasSubstr(" has no effect: ")))
+        << hint;
   }
 }
 

@@ -23,7 +23,7 @@ void refuse_removed(Section& root) {
       {"sparse_gradients", "DeepSpeed removed it; gradients are dense"},
   };
   for (const auto& [key, reason] : removed) {
-    root.refuse(key, reason);
+    root.refuse_removed(key, reason);
   }
 }
 
@@ -80,10 +80,10 @@ void refuse_parallelism(Section& root) {
   root.refuse("pipeline", "pipeline parallelism is not here");
   root.refuse("tensor_parallel", "tensor parallelism is not here");
   root.refuse("expert_parallel", "mixture of experts is not here");
-  root.refuse_unless(
+  root.no_effect(
       "use_data_before_expert_parallelism",
       false,
-      "mixture of experts is not here");
+      "it orders ranks for a mixture of experts, which is not here");
   root.refuse_unless(
       "sequence_parallel_size", 1, "sequence parallelism is not here");
   root.refuse(
@@ -92,7 +92,8 @@ void refuse_parallelism(Section& root) {
 }
 
 void refuse_rest(Section& root) {
-  root.refuse("autotuning", "set \"train_micro_batch_size_per_gpu\" by hand");
+  root.refuse_removed(
+      "autotuning", "set \"train_micro_batch_size_per_gpu\" by hand");
   root.refuse("compile", "nothing is compiled at run time");
   root.refuse("datastates", "use \"checkpoint\"");
   root.refuse("weight_quantization", "this is for inference");
@@ -138,18 +139,18 @@ void read_timers(Section& root) {
 }
 
 // In DeepSpeed, too, the block changes nothing unless the model calls the
-// checkpointing functions itself.
+// checkpointing functions itself, and then the memory alone.
 void read_activation_checkpointing(Section& root) {
   const char* reason = "activations are kept, not recomputed";
   Section block = root.child("activation_checkpointing");
-  block.refuse("number_checkpoints", reason);
+  block.no_effect("number_checkpoints", nullptr, reason);
   for (const char* key :
        {"partition_activations",
         "contiguous_memory_optimization",
         "cpu_checkpointing",
         "synchronize_checkpoint_boundary",
         "profile"}) {
-    block.refuse_unless(key, false, reason);
+    block.no_effect(key, false, reason);
   }
   block.finish();
 }

@@ -163,6 +163,11 @@ void read_lamb(
 void read_optimizer(Section& root, const Context& context, Optimizer& result) {
   Section block = root.child("optimizer");
   if (!root.has("optimizer")) {
+    if (context.optimizer) {
+      result = *context.optimizer;
+      root.warn(
+          "optimizer", "is not there: the program's own optimizer is taken");
+    }
     return;
   }
   result.type = read_type(block);
@@ -183,7 +188,7 @@ void read_optimizer(Section& root, const Context& context, Optimizer& result) {
   }
   read_common(params, context, result.params);
   params.finish();
-  block.refuse_unless(
+  block.no_effect(
       "legacy_fusion", false, "it belongs to DeepSpeed's own fused kernels");
   block.finish();
 }

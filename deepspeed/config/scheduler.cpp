@@ -11,7 +11,7 @@ void read_warmup(
   params.read(
       "warmup_num_steps",
       result.warmup_num_steps,
-      kCount,
+      kNotNegative, // below 2 it is 2, as in DeepSpeed
       Auto<int64_t>{context.warmup_steps, "--warmup_steps"});
   params.read(
       "warmup_type",

@@ -28,6 +28,10 @@ std::string shown(const Json& json) {
 }
 
 std::string shown(double value) {
+  constexpr double kMostDigits = 1e18;
+  if (value == std::trunc(value) && std::abs(value) < kMostDigits) {
+    return std::to_string(static_cast<int64_t>(value));
+  }
   std::ostringstream text;
   text.precision(15);
   text << value;
@@ -318,6 +322,22 @@ void Section::refuse_unless(
         only.is_null() ? "remove the key"
                        : "remove the key, or set it to " + shown(only));
   }
+}
+
+void Section::refuse_removed(
+    const std::string& key,
+    const std::string& reason) {
+  const Json* json = find(key);
+  if (json == nullptr) {
+    return;
+  }
+  const bool off = *json == false ||
+      (json->is_object() && json->contains("enabled") &&
+       ((*json)["enabled"] == false || (*json)["enabled"] == "auto"));
+  if (!off) {
+    fail(key, key + " is not supported: " + reason, "remove the key");
+  }
+  warn(key, "is switched off and has no effect: " + reason);
 }
 
 void Section::no_effect(

@@ -99,6 +99,9 @@ class Section {
 
   // A key that is not taken, whatever its value.
   void refuse(const std::string& key, const std::string& reason);
+  // The same, but false, or a block with "enabled" false or "auto", is what
+  // happens anyway: it gives a warning.
+  void refuse_removed(const std::string& key, const std::string& reason);
   // A key that is taken with one value only.
   void refuse_unless(
       const std::string& key,

@@ -14,9 +14,16 @@ void refuse_removed(Section& zero) {
   zero.refuse("zeropp_loco_param", "DeepSpeed removed LoCo-ZeRO++");
 }
 
-void read_stage(Section& zero, ZeroOptimization& result) {
+void read_stage(
+    Section& zero,
+    const Context& context,
+    ZeroOptimization& result) {
   int64_t stage = 0;
-  zero.read("stage", stage, {0.0, 3.0});
+  zero.read(
+      "stage",
+      stage,
+      {0.0, 3.0},
+      Auto<int64_t>{context.zero_stage, "--zero_stage"});
   if (stage == 3) {
     zero.fail(
         "stage",
@@ -60,18 +67,18 @@ void read_communication(Section& zero, ZeroOptimization& result) {
       "elastic_checkpoint",
       false,
       "a checkpoint always loads into any number of ranks");
-  zero.refuse_unless(
+  zero.no_effect(
       "round_robin_gradients",
       false,
-      "shards are contiguous, in the order of the parameters");
-  zero.refuse_unless(
-      "parameter_alignment", false, "parameters lie side by side");
-  zero.refuse_unless("compute_grad_norm", true, "the norm is always known");
+      "shards are contiguous, in the order of the parameters, and all ranks "
+      "send at once");
+  zero.no_effect("parameter_alignment", false, "parameters lie side by side");
+  zero.no_effect("compute_grad_norm", true, "the norm is always known");
   zero.refuse_unless(
       "load_from_fp32_weights",
       true,
       "master weights always come from the fp32 copies of a checkpoint");
-  zero.refuse_unless(
+  zero.no_effect(
       "legacy_stage1", false, "there is one implementation of stage 1");
 }
 
@@ -120,7 +127,7 @@ void read_stage3_keys(Section& zero, int stage) {
   }
 }
 
-OffloadDevice read_device(Section& block) {
+OffloadDevice read_device(Section& block, const Context& context) {
   if (block.is_word("device", "nvme")) {
     block.fail(
         "device",
@@ -128,10 +135,14 @@ OffloadDevice read_device(Section& block) {
         "use \"device\": \"cpu\"");
   }
   OffloadDevice device = OffloadDevice::none;
-  block.read(
-      "device",
-      device,
-      {{"none", OffloadDevice::none}, {"cpu", OffloadDevice::cpu}});
+  const Auto<OffloadDevice> automatic{
+      context.offload_optimizer, "--offload_optimizer"};
+  if (!block.read_auto("device", device, automatic)) {
+    block.read(
+        "device",
+        device,
+        {{"none", OffloadDevice::none}, {"cpu", OffloadDevice::cpu}});
+  }
   return device;
 }
 
@@ -147,12 +158,18 @@ void read_nvme_keys(Section& block) {
   }
 }
 
-void read_offload_optimizer(Section& zero, ZeroOptimization& result) {
+void read_offload_optimizer(
+    Section& zero,
+    const Context& context,
+    ZeroOptimization& result) {
   Section block = zero.child("offload_optimizer");
-  result.offload_optimizer.device = read_device(block);
+  result.offload_optimizer.device = read_device(block, context);
+  if (result.stage == 0 && block.is_word("device", "auto")) {
+    result.offload_optimizer.device = OffloadDevice::none;
+  }
   block.read("pin_memory", result.offload_optimizer.pin_memory);
   read_nvme_keys(block);
-  block.refuse_unless(
+  block.no_effect(
       "ratio", 1.0, "partial offload needs stage 3 in DeepSpeed, too");
   block.refuse_unless(
       "super_offload", false, "it needs stage 3 in DeepSpeed, too");
@@ -163,7 +180,8 @@ void read_offload_optimizer(Section& zero, ZeroOptimization& result) {
 // Offload of parameters is part of stage 3.
 void refuse_offload_param(Section& zero) {
   Section block = zero.child("offload_param");
-  if (block.has("device") && !block.is_word("device", "none")) {
+  if (block.has("device") && !block.is_word("device", "none") &&
+      !block.is_word("device", "auto")) {
     block.fail(
         "device",
         "offload of parameters needs stage 3, which is not implemented yet",
@@ -226,12 +244,12 @@ void read_zero(
   }
   Section zero = root.child("zero_optimization");
   refuse_removed(zero);
-  read_stage(zero, result);
+  read_stage(zero, context, result);
   read_buckets(zero, context, result);
   read_communication(zero, result);
   refuse_extensions(zero);
   read_stage3_keys(zero, result.stage);
-  read_offload_optimizer(zero, result);
+  read_offload_optimizer(zero, context, result);
   refuse_offload_param(zero);
   read_deprecated(zero, result);
   if (result.stage == 0 &&

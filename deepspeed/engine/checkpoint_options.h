@@ -41,6 +41,7 @@ struct LoadedCheckpoint {
   // have, and the reverse.
   std::vector<std::string> missing = {};
   std::vector<std::string> unexpected = {};
+  int64_t ranks = 1; // that wrote it
 };
 
 } // namespace deepspeed

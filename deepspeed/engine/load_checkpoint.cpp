@@ -380,6 +380,7 @@ LoadedCheckpoint Engine::load_checkpoint(
   const ZeroCheckpoint file = open_together(state, folder, options.tag);
   const bool optimizer = options.optimizer_states && !options.module_only;
   LoadedCheckpoint loaded{file.path(), file.client_state()};
+  loaded.ranks = file.topology().ranks;
   agree(*state.ranks, [&] {
     compare_module(state, file, options, loaded);
     if (options.module_strict) {

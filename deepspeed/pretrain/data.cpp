@@ -5,6 +5,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/bert/config.h"
 #include "deepspeed/flat/parallel.h"
+#include "deepspeed/report/text_format.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
@@ -40,6 +41,9 @@ TextSource open_text(
       settings.data.unmask_replace_prob};
   TextSource source;
   source.path = path;
+  for (const text::SourceFile& file : text::list_sources(path)) {
+    source.bytes += file.stamp.size;
+  }
   source.cache = std::make_unique<const text::TokenCache>(
       text::open_or_build(request, tokenizer));
   source.batches = std::make_unique<const text::BatchMaker>(
@@ -72,6 +76,23 @@ void check_tokenizer(
   }
 }
 
+// "11,000 bytes then, 12,000 now"
+std::string data_difference(
+    const report::Settings& stored,
+    const report::Settings& now) {
+  if (stored.data.text_column != now.data.text_column) {
+    return "text_column was " + stored.data.text_column + ", is " +
+        now.data.text_column;
+  }
+  const int64_t was = stored.trained_data.dataset_bytes;
+  const int64_t is = now.trained_data.dataset_bytes;
+  const std::string sizes = report::format_count(was) + " bytes then, " +
+      report::format_count(is) + " now";
+  return was == is ? "as many bytes, but another text or other file names"
+      : is > was   ? "it has grown, " + sizes
+                   : sizes;
+}
+
 } // namespace
 
 Data::Data(
@@ -91,6 +112,54 @@ Data::Data(
   if (!held_out.empty()) {
     validation_ = open_text(held_out, settings, tokenizer_, ranks);
   }
+}
+
+report::TrainedData Data::identity() const {
+  report::TrainedData identity;
+  identity.dataset_hash = train_.cache->key();
+  identity.dataset_bytes = static_cast<int64_t>(train_.bytes);
+  if (validation_) {
+    identity.validation_hash = validation_->cache->key();
+  }
+  identity.tokenizer_hash = tokenizer_->fingerprint();
+  return identity;
+}
+
+void check_trained_data(
+    const report::Settings& stored,
+    const report::Settings& now) {
+  const report::TrainedData& was = stored.trained_data;
+  const report::TrainedData& is = now.trained_data;
+  if (was.dataset_hash.empty() || was.tokenizer_hash.empty()) {
+    base::log_info(
+        "hparams.json does not say what the data set was when the run began: "
+        "it is taken as it is now");
+    return;
+  }
+  if (was.tokenizer_hash != is.tokenizer_hash) {
+    throw base::Error(
+        base::ExitCode::config,
+        "the tokenizer is not the one that this model was trained with",
+        now.data.tokenizer,
+        "name the old one with --tokenizer, or start a new run");
+  }
+  if (was.validation_hash != is.validation_hash) {
+    base::log_info("changed: the text for evaluation is another one");
+  }
+  if (was.dataset_hash == is.dataset_hash) {
+    return;
+  }
+  const std::string difference = data_difference(stored, now);
+  if (now.data.allow_change == "dataset") {
+    base::log_info("changed: the data set: " + difference);
+    return;
+  }
+  throw base::Error(
+      base::ExitCode::config,
+      "the data set is not the one that this run was trained on: " + difference,
+      now.data.dataset,
+      "name the old one with --dataset, or go on with this one: "
+      "--allow_change dataset");
 }
 
 } // namespace deepspeed::pretrain

@@ -16,6 +16,7 @@ namespace deepspeed::pretrain {
 // A tokenized text and the batches made of it.
 struct TextSource {
   std::string path;
+  uint64_t bytes = 0; // of its files
   std::unique_ptr<const text::TokenCache> cache;
   std::unique_ptr<const text::BatchMaker> batches;
 };
@@ -35,6 +36,8 @@ class Data {
   const TextSource& train() const {
     return train_;
   }
+  // What hparams.json says of all this.
+  report::TrainedData identity() const;
   // Null without a validation text.
   const TextSource* validation() const {
     return validation_ ? &*validation_ : nullptr;
@@ -45,5 +48,12 @@ class Data {
   TextSource train_;
   std::optional<TextSource> validation_;
 };
+
+// Compares what a resumed run was trained on with what it has now, and says
+// what differs. Error(config) for another data set that `now` does not allow,
+// and for another tokenizer.
+void check_trained_data(
+    const report::Settings& stored,
+    const report::Settings& now);
 
 } // namespace deepspeed::pretrain

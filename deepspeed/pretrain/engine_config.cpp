@@ -2,6 +2,8 @@
 // things twice.
 #include "deepspeed/pretrain/engine_config.h"
 
+#include <algorithm>
+
 #include "deepspeed/base/error.h"
 
 namespace deepspeed::pretrain {
@@ -30,6 +32,16 @@ config::Context context_of(const report::Settings& settings, int64_t ranks) {
   context.warmup_steps = o.warmup_steps;
   context.total_steps = settings.run.num_iterations;
   context.hidden_size = settings.model.h_dim;
+  context.zero_stage = settings.engine.zero_stage;
+  context.offload_optimizer = settings.engine.offload_optimizer == "cpu"
+      ? config::OffloadDevice::cpu
+      : config::OffloadDevice::none;
+  config::Optimizer& adam = context.optimizer.emplace();
+  adam.type = config::OptimizerType::adam;
+  adam.params.lr = o.learning_rate;
+  adam.params.betas = {o.adam_beta1, o.adam_beta2};
+  adam.params.eps = o.adam_epsilon;
+  adam.params.weight_decay = o.weight_decay;
   return context;
 }
 
@@ -70,21 +82,11 @@ Json hello_config(const report::Settings& settings) {
   return json;
 }
 
-// A flag that the file contradicts, and the short cuts, which have no meaning
-// beside a file.
+// A flag that the file contradicts.
 void check_flags(
     const report::Settings& settings,
     const report::Settings& resolved,
     const std::set<std::string>& given) {
-  for (const char* name : {"dtype", "zero_stage", "offload_optimizer"}) {
-    if (given.contains(name)) {
-      throw base::Error(
-          base::ExitCode::config,
-          "both --deepspeed_config and --" + std::string(name) + " are given",
-          settings.engine.deepspeed_config,
-          "set it in the file, or leave the file out");
-    }
-  }
   for (const report::SettingChange& change :
        report::differences(settings, resolved)) {
     if (given.contains(change.name)) {
@@ -95,6 +97,58 @@ void check_flags(
           settings.engine.deepspeed_config,
           "leave the flag out, or write \"auto\" in the file");
     }
+  }
+}
+
+[[noreturn]] void refuse_beside_scheduler(
+    const report::Settings& settings,
+    const std::string& what,
+    const std::string& hint) {
+  throw base::Error(
+      base::ExitCode::config, what, settings.engine.deepspeed_config, hint);
+}
+
+// Flags of the learning rate beside a scheduler of the file, which takes them
+// where it says "auto" and else decides alone.
+void check_scheduler(
+    const report::Settings& settings,
+    const config::Config& config,
+    const std::set<std::string>& given) {
+  using config::SchedulerType;
+  const SchedulerType type = config.scheduler.type;
+  const config::SchedulerParams& params = config.scheduler.params;
+  const report::OptimizerSettings& o = settings.optimizer;
+  if (given.contains("lr_scheduler_type")) {
+    refuse_beside_scheduler(
+        settings,
+        "--lr_scheduler_type is given, but the configuration has a scheduler",
+        "leave one of them out");
+  }
+  const bool warms_up =
+      type != SchedulerType::OneCycle && type != SchedulerType::LRRangeTest;
+  if (given.contains("warmup_steps") &&
+      (!warms_up || params.warmup_num_steps != o.warmup_steps)) {
+    refuse_beside_scheduler(
+        settings,
+        "--warmup_steps " + std::to_string(o.warmup_steps) +
+            ", but the configuration's scheduler " +
+            (warms_up ? "says warmup_num_steps " +
+                     std::to_string(params.warmup_num_steps)
+                      : "has no warm-up"),
+        warms_up ? "leave the flag out, or write \"auto\" in the file"
+                 : "leave the flag out");
+  }
+  const std::vector<double>& peak = params.warmup_max_lr;
+  const bool other_peak = std::any_of(peak.begin(), peak.end(), [&](double lr) {
+    return lr != o.learning_rate;
+  });
+  if (given.contains("learning_rate") && (!warms_up || other_peak)) {
+    refuse_beside_scheduler(
+        settings,
+        "--learning_rate has no effect: the configuration's scheduler sets " +
+            std::string(warms_up ? "warmup_max_lr" : "its own rates"),
+        warms_up ? "leave the flag out, or write \"auto\" in the file"
+                 : "leave the flag out");
   }
 }
 
@@ -133,13 +187,10 @@ config::Config engine_config(
   report::Settings resolved = settings;
   adopt_config(config, resolved);
   check_flags(settings, resolved, given);
-  if (config.scheduler.type != config::SchedulerType::none &&
-      given.contains("lr_scheduler_type")) {
-    throw base::Error(
-        base::ExitCode::config,
-        "--lr_scheduler_type is given, but the configuration has a scheduler",
-        settings.engine.deepspeed_config,
-        "leave one of them out");
+  if (config.scheduler.type != config::SchedulerType::none) {
+    check_scheduler(settings, config, given);
+  } else {
+    report::validate_schedule(settings.optimizer);
   }
   return config;
 }

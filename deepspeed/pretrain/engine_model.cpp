@@ -25,6 +25,7 @@ void EngineModel::save(const std::string& folder, const LoopState& state) {
   own.set("step", state.step);
   own.set("loss_sum", state.loss_sum);
   own.set("loss_count", state.loss_count);
+  own.set("samples", state.samples);
   SaveOptions options;
   options.keep_last = keep_last_;
   options.client_state = client_state_;
@@ -46,8 +47,9 @@ LoopState EngineModel::load(const std::string& folder) {
   state.step = engine_.global_steps();
   const checkpoint::Field client(loaded.client_state, loaded.path);
   const auto own = client.find(kOwnKey);
-  if (!own) {
-    return state; // written by the Python program
+  if (!own) { // written by the Python program
+    state.samples = engine_.global_samples();
+    return state;
   }
   const int64_t version = own->at("format_version").integer();
   if (version != kFormatVersion) {
@@ -60,6 +62,13 @@ LoopState EngineModel::load(const std::string& folder) {
   }
   state.loss_sum = own->at("loss_sum").real();
   state.loss_count = own->at("loss_count").integer();
+  state.ranks = loaded.ranks;
+  if (const auto samples = own->find("samples")) {
+    state.samples = samples->integer();
+    if (state.samples < 0) {
+      samples->fail("the number of samples is negative");
+    }
+  }
   return state;
 }
 

@@ -34,7 +34,7 @@ double largest_batch(const MemoryPlanInputs& inputs) {
       most = std::max(
           most,
           inputs.data.train().batches->tokens(
-              static_cast<uint64_t>(step),
+              static_cast<uint64_t>(step * lines * inputs.ranks),
               static_cast<uint64_t>(micro),
               static_cast<uint64_t>(inputs.rank)));
     }

@@ -282,6 +282,14 @@ LoadedModel load_experiment(
   loaded.tokenizer = text::Tokenizer::load(text::find_tokenizer(
       settings.data.tokenizer,
       data_dir.empty() ? settings.data.data_dir : data_dir));
+  const std::string& hash = settings.trained_data.tokenizer_hash;
+  if (!hash.empty() && hash != loaded.tokenizer->fingerprint()) {
+    throw base::Error(
+        base::ExitCode::config,
+        "the tokenizer is not the one that this model was trained with",
+        settings.data.tokenizer,
+        "put the old one back, or name its folder's parent with --data_dir");
+  }
   return loaded;
 }
 

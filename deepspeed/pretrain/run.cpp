@@ -81,6 +81,7 @@ void Run::start(TrainedModel& trained) {
   }
   step_ = state.step;
   first_step_ = state.step;
+  first_position_ = position_of(state);
   print_start_table();
   const bool dry_run = settings_.machine.dry_run;
   ProfilerOptions profile{settings_.machine.profile, step_};
@@ -99,10 +100,37 @@ void Run::start(TrainedModel& trained) {
   prefetcher_ = std::make_unique<text::Prefetcher>(
       [batches = data_->train().batches.get(),
        accumulation,
+       begin = static_cast<uint64_t>(first_position_),
+       global = static_cast<uint64_t>(global_batch()),
        rank = static_cast<uint64_t>(ranks_->rank())](uint64_t index) {
-        return batches->make(index / accumulation, index % accumulation, rank);
+        return batches->make(
+            begin + index / accumulation * global, index % accumulation, rank);
       },
-      static_cast<uint64_t>(step_) * accumulation);
+      /*first=*/0);
+}
+
+int64_t Run::global_batch() const {
+  const report::OptimizerSettings& o = settings_.optimizer;
+  return o.batch_size * o.gradient_accumulation_steps * ranks_->size();
+}
+
+// Steps may have had other global batches than this run's; what was trained on
+// is neither seen again nor passed over.
+int64_t Run::position_of(const LoopState& state) const {
+  int64_t position = state.samples;
+  if (position < 0) { // a checkpoint of before it was kept
+    const report::OptimizerSettings& o =
+        (stored_ ? *stored_ : settings_).optimizer;
+    position =
+        state.step * o.batch_size * o.gradient_accumulation_steps * state.ranks;
+  }
+  if (position != state.step * global_batch()) {
+    base::log_info(
+        "the data go on after " + std::to_string(position) +
+        " samples: " + std::to_string(state.step) + " steps were not all of " +
+        std::to_string(global_batch()) + " samples, as they are now");
+  }
+  return position;
 }
 
 bool Run::last_step() const {
@@ -281,7 +309,9 @@ void Run::save() {
   clock_.enter("checkpoint");
   const base::Span span({"checkpoint"});
   try {
-    trained_->save(folder_, log_->state(step_));
+    LoopState state = log_->state(step_);
+    state.samples = first_position_ + (step_ - first_step_) * global_batch();
+    trained_->save(folder_, state);
   } catch (const base::Error& error) {
     if (last_step() || ++failed_saves_ >= kFailedSaves) {
       throw;

@@ -94,6 +94,10 @@ class Run {
   void join_ranks();
   void set_threads();
   void open_experiment();
+  void take_settings(const report::Options& options);
+  void open_data();
+  int64_t global_batch() const; // samples of a step
+  int64_t position_of(const LoopState& state) const;
   double learning_rate_at(int64_t steps_done) const;
   void agree_on_losses();
   bool last_step() const;
@@ -118,6 +122,8 @@ class Run {
   TrainedModel* trained_ = nullptr;
   int64_t step_ = 0; // steps done; the current one is step_ + 1
   int64_t first_step_ = 0; // steps done before this run
+  int64_t first_position_ = 0; // in the stream of samples, of this run
+  std::optional<report::Settings> stored_; // of the run that goes on
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   int stop_ = 0; // the signal that asked one of the ranks to stop

@@ -22,18 +22,41 @@
 namespace deepspeed::pretrain {
 namespace {
 
-// The settings of a resumed run; says what differs from the stored ones.
-report::Settings resumed_settings(
-    const std::string& path,
-    const report::Options& options,
-    const report::Settings& defaults) {
-  const report::ResumedSettings resumed =
-      report::resume_settings(report::read_hparams(path, defaults), options);
-  for (const report::SettingChange& change : resumed.changes) {
-    base::log_info(
-        "changed: " + change.name + " " + change.from + " -> " + change.to);
+// Says how the settings of a resumed run differ from the stored ones, whether
+// by flags or by a changed ds_config.json. The engine itself compares some with
+// the checkpoint.
+void tell_changes(const report::Settings& stored, const report::Settings& now) {
+  const std::set<std::string> told_by_engine{
+      "dtype",
+      "max_grad_norm",
+      "weight_decay",
+      "adam_beta1",
+      "adam_beta2",
+      "adam_epsilon"};
+  for (const report::SettingChange& change : report::differences(stored, now)) {
+    if (!now.engine.enabled || !told_by_engine.contains(change.name)) {
+      base::log_info(
+          "changed: " + change.name + " " + change.from + " -> " + change.to);
+    }
   }
-  return resumed.settings;
+}
+
+// What ranks must have alike. Where their files lie may differ between hosts:
+// their content is compared.
+std::string common_text(report::Settings settings) {
+  for (const report::Field& field : report::fields_of(settings)) {
+    if (field.is_path) {
+      std::get<std::string*>(field.value)->clear();
+    }
+  }
+  return report::to_hparams(settings) + "profile " +
+      std::to_string(settings.machine.profile); // all meet for it
+}
+
+std::string data_text(const report::TrainedData& data) {
+  return "data set " + std::to_string(data.dataset_bytes) + " bytes, hash " +
+      data.dataset_hash + "\ntokenizer hash " + data.tokenizer_hash +
+      "\ntext for evaluation hash " + data.validation_hash;
 }
 
 report::Settings defaults_of(const report::Options& options) {
@@ -74,14 +97,15 @@ void name_resume_folder(const std::string& folder) {
 } // namespace
 
 std::string print_config(const report::Options& options) {
-  report::Settings settings = options.settings;
+  report::Options now = options;
+  report::make_paths_absolute(now.settings);
+  report::Settings settings = now.settings;
   const std::string& resume_from = settings.folders.load_checkpoint_dir;
   if (!resume_from.empty()) {
-    settings =
-        report::resume_settings(
-            report::read_hparams(hparams_of(resume_from), defaults_of(options)),
-            options)
-            .settings;
+    report::Settings stored =
+        report::read_hparams(hparams_of(resume_from), defaults_of(options));
+    report::make_paths_absolute(stored);
+    settings = report::resume_settings(stored, now).settings;
   }
   report::validate(settings);
   if (!settings.engine.enabled) {
@@ -104,35 +128,52 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
   if (!restarted.empty()) {
     settings_.folders = {"", restarted};
   }
-  const std::string resume_from = settings_.folders.load_checkpoint_dir;
-  agree(*ranks_, [&] {
-    if (!resume_from.empty()) {
-      if (is_root()) {
-        experiment_ = report::Experiment::open(resume_from);
-      }
-      report::Options resumed = options;
-      resumed.settings.folders = settings_.folders;
-      settings_ = resumed_settings(
-          hparams_of(resume_from), resumed, defaults_of(options));
-    }
-    report::validate(settings_);
-    if (settings_.engine.enabled) {
-      engine_config_ =
-          pretrain::engine_config(settings_, options.given, ranks_->size());
-      adopt_config(*engine_config_, settings_);
-    }
-  });
+  report::Options taken = options;
+  taken.settings.folders = settings_.folders;
+  agree(*ranks_, [&] { take_settings(taken); });
   set_threads();
-  ranks_->require_equal(
-      "the settings",
-      report::to_hparams(settings_) + "profile " +
-          std::to_string(settings_.machine.profile)); // all meet for it
+  ranks_->require_equal("the settings", common_text(settings_));
+  open_data();
+  tell_memory_plan();
+  open_experiment();
+}
+
+void Run::take_settings(const report::Options& options) {
+  report::Options now = options;
+  report::make_paths_absolute(now.settings);
+  settings_ = now.settings;
+  const std::string& resume_from = now.settings.folders.load_checkpoint_dir;
+  if (!resume_from.empty()) {
+    if (is_root()) {
+      experiment_ = report::Experiment::open(resume_from);
+    }
+    stored_ =
+        report::read_hparams(hparams_of(resume_from), defaults_of(options));
+    // Stored relative by older versions.
+    report::make_paths_absolute(*stored_);
+    settings_ = report::resume_settings(*stored_, now).settings;
+  }
+  report::validate(settings_);
+  if (settings_.engine.enabled) {
+    engine_config_ =
+        pretrain::engine_config(settings_, options.given, ranks_->size());
+    adopt_config(*engine_config_, settings_);
+  }
+  if (stored_) {
+    tell_changes(*stored_, settings_);
+  }
+}
+
+void Run::open_data() {
   agree(*ranks_, [&] {
     data_ = std::make_unique<Data>(
         settings_, bert::RobertaConfig{}.vocab_size, ranks_->size());
   });
-  tell_memory_plan();
-  open_experiment();
+  settings_.trained_data = data_->identity();
+  ranks_->require_equal("the data", data_text(settings_.trained_data));
+  if (stored_) {
+    agree(*ranks_, [&] { check_trained_data(*stored_, settings_); });
+  }
 }
 
 // Before the model is there. Other ranks need about as much as rank 0.

@@ -79,7 +79,8 @@ std::string engine_text(const RunStart& run) {
 report::Rows settings_rows(report::Settings settings) {
   report::Rows rows;
   for (const report::Field& field : report::fields_of(settings)) {
-    if (field.stored && (settings.engine.enabled || !field.engine_only)) {
+    if (field.is_flag && field.stored &&
+        (settings.engine.enabled || !field.engine_only)) {
       rows.emplace_back(field.name, report::value_text(field));
     }
   }

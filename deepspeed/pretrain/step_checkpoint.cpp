@@ -14,6 +14,7 @@ namespace {
 using checkpoint::Value;
 
 constexpr const char* kOwnKey = "deepspeed_cpp";
+constexpr const char* kSamplesKey = "samples";
 constexpr int64_t kFormatVersion = 1;
 
 base::Error unfit(const std::string& what, const std::string& path) {
@@ -202,6 +203,12 @@ LoopState load_loop_state(
   }
   state.loss_sum = number_at(*own, "loss_sum", path);
   state.loss_count = static_cast<int64_t>(number_at(*own, "loss_count", path));
+  if (own->find(std::string_view(kSamplesKey)) != nullptr) {
+    state.samples = static_cast<int64_t>(number_at(*own, kSamplesKey, path));
+    if (state.samples < 0) {
+      throw unfit("the number of samples is negative", path);
+    }
+  }
   return state;
 }
 
@@ -224,6 +231,7 @@ void SingleProcessModel::save(
   own.set("step", state.step);
   own.set("loss_sum", state.loss_sum);
   own.set("loss_count", state.loss_count);
+  own.set(kSamplesKey, state.samples);
   Value file = checkpoint::make_dict();
   file.set(
       "model", model_value(model_->state_dict_entries(), parameters_, tensors));

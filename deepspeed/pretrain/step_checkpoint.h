@@ -10,13 +10,17 @@
 
 namespace deepspeed::pretrain {
 
-// What is saved beside weights and optimizer. Order, masks, dropout and the
-// learning rate are functions of the step and the settings, so this is all that
-// an exact resume needs.
+// What is saved beside weights and optimizer. Order, masks and dropout are
+// functions of the stream position, the learning rate is one of the step, so
+// this is all that an exact resume needs.
 struct LoopState {
   int64_t step = 0; // steps done
   double loss_sum = 0; // since the last log line
   int64_t loss_count = 0;
+  // Stream position of the next step: samples that were trained on. -1: the
+  // checkpoint does not say, and `ranks` wrote it.
+  int64_t samples = -1;
+  int64_t ranks = 1;
 };
 
 // The thing a run trains, seen as files see it.

@@ -170,7 +170,7 @@ std::string Experiment::events_path() const {
 }
 
 void Experiment::save_settings(const Settings& settings) const {
-  base::write_file_atomically(hparams_path(), to_hparams(settings));
+  base::write_file_atomically(hparams_path(), to_hparams_file(settings));
 }
 
 } // namespace deepspeed::report

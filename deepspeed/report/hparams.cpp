@@ -6,6 +6,7 @@
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/base/log.h"
 
 namespace deepspeed::report {
 namespace {
@@ -15,6 +16,7 @@ using base::ExitCode;
 using base::Json;
 
 constexpr uint64_t kMostBytes = 1 << 20;
+constexpr const char* kAsWritten = "as_written";
 
 // `value` for a message: its beginning, if it is long.
 std::string shown(const Json& value) {
@@ -83,31 +85,33 @@ struct Assign {
       nearest.empty() ? "" : "did you mean \"" + nearest + "\"?");
 }
 
-} // namespace
-
-std::string to_hparams(const Settings& settings) {
-  Settings copy = settings;
-  std::string text = "{";
-  for (const Field& field : fields_of(copy)) {
-    if (!field.stored || (field.engine_only && !settings.engine.enabled)) {
+// "name": value, for each stored field that has one.
+std::string pairs_text(Settings settings, const std::string& separator) {
+  std::string text;
+  for (const Field& field : fields_of(settings)) {
+    std::string value = value_text(field);
+    const bool is_unknown = !field.is_flag && (value.empty() || value == "0");
+    if (!field.stored || is_unknown ||
+        (field.engine_only && !settings.engine.enabled)) {
       continue;
     }
-    std::string value = value_text(field);
     if (std::holds_alternative<std::string*>(field.value)) {
       value = Json(value).dump(-1, ' ', /*ensure_ascii=*/true);
     }
-    text += text.size() > 1 ? ",\n" : "\n";
-    text += "  \"" + field.name + "\": " + value;
+    text +=
+        (text.empty() ? "\"" : separator + "\"") + field.name + "\": " + value;
   }
-  return text + "\n}";
+  return text;
 }
 
-Settings parse_hparams(
-    std::string_view text,
+Json parse_document(std::string_view text, const std::string& source) {
+  return base::parse_json(text, source, {.comments = false, .max_depth = 16});
+}
+
+Settings settings_of(
+    const Json& document,
     const std::string& source,
     const Settings& defaults) {
-  const Json document =
-      base::parse_json(text, source, {.comments = false, .max_depth = 16});
   if (!document.is_object()) {
     throw Error(
         ExitCode::data,
@@ -118,6 +122,9 @@ Settings parse_hparams(
   Settings settings = defaults;
   const std::vector<Field> fields = fields_of(settings);
   for (const auto& [key, value] : document.items()) {
+    if (key == kAsWritten) {
+      continue;
+    }
     const Field* found = nullptr;
     for (const Field& field : fields) {
       if (field.stored && field.name == key) {
@@ -139,8 +146,47 @@ Settings parse_hparams(
   return settings;
 }
 
+} // namespace
+
+std::string to_hparams(const Settings& settings) {
+  return "{\n  " + pairs_text(settings, ",\n  ") + "\n}";
+}
+
+std::string to_hparams_file(const Settings& settings) {
+  return "{\n  " + pairs_text(settings, ",\n  ") + ",\n  \"" + kAsWritten +
+      "\": {" + pairs_text(settings, ", ") + "}\n}";
+}
+
+std::vector<SettingChange> changes_by_hand(
+    std::string_view text,
+    const std::string& source,
+    const Settings& defaults) {
+  const Json document = parse_document(text, source);
+  const auto written = document.find(kAsWritten);
+  if (written == document.end()) {
+    return {};
+  }
+  return differences(
+      settings_of(*written, source + ": " + kAsWritten, defaults),
+      settings_of(document, source, defaults));
+}
+
+Settings parse_hparams(
+    std::string_view text,
+    const std::string& source,
+    const Settings& defaults) {
+  return settings_of(parse_document(text, source), source, defaults);
+}
+
 Settings read_hparams(const std::string& path, const Settings& defaults) {
-  return parse_hparams(base::read_file(path, kMostBytes), path, defaults);
+  const std::string text = base::read_file(path, kMostBytes);
+  const Settings settings = parse_hparams(text, path, defaults);
+  for (const SettingChange& change : changes_by_hand(text, path, defaults)) {
+    base::log_info(
+        "changed by hand: " + change.name + " " + change.from + " -> " +
+        change.to);
+  }
+  return settings;
 }
 
 } // namespace deepspeed::report

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "deepspeed/report/settings.h"
 
@@ -11,6 +12,10 @@ namespace deepspeed::report {
 // The stored settings as Python's json.dump(..., indent=2) prints them:
 // HelloDeepSpeed's 13 keys first, in its order, then ours.
 std::string to_hparams(const Settings& settings);
+
+// The same with one key more, "as_written": all of them once again, so that a
+// change of the file by hand, or by a fault of the disk, is seen.
+std::string to_hparams_file(const Settings& settings);
 
 // The settings of such a text. A missing key keeps its value of `defaults`, so
 // a file of the Python program is complete. Error(data) names the key and the
@@ -21,7 +26,14 @@ Settings parse_hparams(
     const std::string& source,
     const Settings& defaults = {});
 
-// Reads a file of at most 1 MiB. Error(no_input) if there is none.
+// What differs from "as_written", if the text has that.
+std::vector<SettingChange> changes_by_hand(
+    std::string_view text,
+    const std::string& source,
+    const Settings& defaults = {});
+
+// Reads a file of at most 1 MiB, and says on standard error what was changed by
+// hand. Error(no_input) if there is none.
 Settings read_hparams(const std::string& path, const Settings& defaults = {});
 
 } // namespace deepspeed::report

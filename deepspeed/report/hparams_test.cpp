@@ -140,6 +140,55 @@ TEST(Hparams, RefusesWrongTypes) {
   EXPECT_NE(refusal(""), "");
 }
 
+TEST(Hparams, WhatWasTrainedOnIsStoredWhenItIsKnown) {
+  Settings settings;
+  EXPECT_EQ(to_hparams(settings).find("dataset_hash"), std::string::npos);
+  settings.trained_data.dataset_hash = "0f";
+  settings.trained_data.dataset_bytes = 12;
+  const std::string text = to_hparams(settings);
+  EXPECT_NE(text.find("\"dataset_hash\": \"0f\""), std::string::npos);
+  EXPECT_EQ(parse_hparams(text, "x").trained_data.dataset_bytes, 12);
+}
+
+TEST(Hparams, AChangeByHandIsNamed) {
+  const std::string text = to_hparams_file(Settings());
+  EXPECT_TRUE(changes_by_hand(text, "x").empty());
+  EXPECT_TRUE(differences(parse_hparams(text, "x"), Settings()).empty());
+  std::string edited = text; // the first of the two
+  edited.replace(edited.find("0.0001"), 6, "0.0003");
+  const auto changes = changes_by_hand(edited, "x");
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].name, "learning_rate");
+  EXPECT_EQ(changes[0].from, "0.0001");
+  EXPECT_EQ(changes[0].to, "0.0003");
+  EXPECT_EQ(parse_hparams(edited, "x").optimizer.learning_rate, 0.0003);
+  // Older files, and Python's, have nothing to compare with.
+  EXPECT_TRUE(changes_by_hand(kHelloDeepSpeed + std::string("}"), "x").empty());
+}
+
+TEST(Hparams, NoFlippedBitChangesASettingUnseen) {
+  Settings settings = engine_defaults();
+  settings.trained_data.dataset_hash = "0123456789abcdef";
+  settings.trained_data.dataset_bytes = 4711;
+  const std::string text = to_hparams_file(settings);
+  int unseen = 0;
+  for (size_t bit = 0; bit < text.size() * 8; ++bit) {
+    std::string flipped = text;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
+    try {
+      const Settings read = parse_hparams(flipped, "x", engine_defaults());
+      const bool is_said =
+          !changes_by_hand(flipped, "x", engine_defaults()).empty();
+      EXPECT_TRUE(is_said || differences(settings, read).empty())
+          << flipped.substr(bit / 8 - 20, 40);
+      unseen += is_said ? 0 : 1;
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  EXPECT_LT(unseen, 200); // white space for white space, 0.0 for 0.00
+}
+
 TEST(Hparams, LongValuesAreCutInMessages) {
   const std::string report =
       refusal("{\"batch_size\": \"" + std::string(10000, 'x') + "\"}");

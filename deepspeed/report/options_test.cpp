@@ -67,7 +67,7 @@ TEST(Options, EveryFlagSetsItsOwnField) {
   for (const Field& field : fields_of(defaults)) {
     const bool is_switch = std::holds_alternative<bool*>(field.value);
     const std::string value = is_switch ? "true" : "7";
-    if (field.name == "load_checkpoint_dir") {
+    if (field.name == "load_checkpoint_dir" || !field.is_flag) {
       continue;
     }
     const Options options =
@@ -179,6 +179,10 @@ TEST(Options, HelpAndVersionNeedNothingElse) {
   const std::string engine_help = parse_ds({"--help"}).answer;
   Settings settings;
   for (const Field& field : fields_of(settings)) {
+    if (!field.is_flag) {
+      EXPECT_EQ(engine_help.find("--" + field.name), std::string::npos);
+      continue;
+    }
     EXPECT_EQ(
         help.find("  --" + field.name) == std::string::npos, field.engine_only);
     EXPECT_NE(engine_help.find("  --" + field.name), std::string::npos);
@@ -213,6 +217,16 @@ TEST(Resume, TakesStoredValuesAndGivenFlags) {
   EXPECT_EQ(resumed.settings.machine.local_rank, 0);
   ASSERT_EQ(resumed.changes.size(), 1u);
   EXPECT_EQ(resumed.changes[0].name, "learning_rate");
+}
+
+TEST(Resume, ATokenizerThatIsKnownByItsHashMayLieElsewhere) {
+  Settings stored;
+  const Options options =
+      parse({"--load_checkpoint_dir", "x", "--tokenizer", "/new/place"});
+  EXPECT_THROW(resume_settings(stored, options), Error);
+  stored.trained_data.tokenizer_hash = "1";
+  EXPECT_EQ(
+      resume_settings(stored, options).settings.data.tokenizer, "/new/place");
 }
 
 TEST(Resume, RefusesAnotherShape) {

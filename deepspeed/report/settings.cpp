@@ -1,6 +1,7 @@
 // All settings of a training run: names, help and comparison.
 #include "deepspeed/report/settings.h"
 
+#include <filesystem>
 #include <iterator>
 
 #include "deepspeed/report/text_format.h"
@@ -15,6 +16,14 @@ constexpr const char* kOptimizer = "Optimizer";
 constexpr const char* kRun = "Run";
 constexpr const char* kMachine = "Machine";
 constexpr const char* kEngine = "Engine";
+
+constexpr const char* kPaths[] = {
+    "dataset",
+    "tokenizer",
+    "data_dir",
+    "validation_file",
+    "export",
+    "deepspeed_config"};
 
 using Fields = std::vector<Field>;
 
@@ -82,7 +91,8 @@ Fields hello_fields(Settings& s) {
 
 Fields data_fields(Settings& s) {
   DataSettings& data = s.data;
-  return {
+  TrainedData& trained = s.trained_data;
+  Fields fields{
       {"dataset",
        kData,
        &data.dataset,
@@ -103,7 +113,15 @@ Fields data_fields(Settings& s) {
        &data.validation_file,
        "text for evaluation; none: the held-out part of the data set",
        {}},
+      {"dataset_hash", kData, &trained.dataset_hash, "", {}},
+      {"dataset_bytes", kData, &trained.dataset_bytes, "", {}},
+      {"validation_hash", kData, &trained.validation_hash, "", {}},
+      {"tokenizer_hash", kData, &trained.tokenizer_hash, "", {}},
   };
+  for (Field& field : fields) {
+    field.is_flag = field.help != "";
+  }
+  return fields;
 }
 
 Fields optimizer_fields(Settings& s) {
@@ -211,6 +229,11 @@ Fields machine_fields(Settings& s) {
 Fields momentary_fields(Settings& s) {
   MachineSettings& machine = s.machine;
   Fields fields{
+      {"allow_change",
+       kData,
+       &s.data.allow_change,
+       "what a resume may find changed",
+       {"none", "dataset"}},
       {"local_rank",
        kMachine,
        &machine.local_rank,
@@ -254,7 +277,7 @@ Fields engine_fields(Settings& s) {
       {"deepspeed_config",
        kEngine,
        &engine.deepspeed_config,
-       "a ds_config.json, in place of the flags below and of dtype",
+       "a ds_config.json; flags are what it says \"auto\" for",
        {}},
       {"zero_stage",
        kEngine,
@@ -305,6 +328,11 @@ std::vector<Field> fields_of(Settings& settings) {
         std::make_move_iterator(fields.begin()),
         std::make_move_iterator(fields.end()));
   }
+  for (Field& field : all) {
+    for (const char* path : kPaths) {
+      field.is_path = field.is_path || field.name == path;
+    }
+  }
   return all;
 }
 
@@ -314,6 +342,26 @@ Settings engine_defaults() {
   settings.machine.dtype = "bf16";
   settings.optimizer.max_grad_norm = 1.0;
   return settings;
+}
+
+void make_paths_absolute(Settings& settings) {
+  namespace fs = std::filesystem;
+  for (const Field& field : fields_of(settings)) {
+    if (!field.is_path) {
+      continue;
+    }
+    std::string& path = *std::get<std::string*>(field.value);
+    const bool may_be_a_name =
+        field.name == "dataset" || field.name == "tokenizer";
+    std::error_code error;
+    if (path.empty() || (may_be_a_name && !fs::exists(path, error))) {
+      continue;
+    }
+    const fs::path absolute = fs::absolute(path, error);
+    if (!error) {
+      path = absolute.lexically_normal();
+    }
+  }
 }
 
 std::string value_text(const Field& field) {

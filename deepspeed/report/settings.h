@@ -35,6 +35,8 @@ struct DataSettings {
   double random_replace_prob = 0.1;
   // Share of the predicted tokens that stay as they are.
   double unmask_replace_prob = 0.1;
+  // What a resume may find changed: none or dataset.
+  std::string allow_change = "none";
 };
 
 // The shape of the RoBERTa encoder.
@@ -111,6 +113,15 @@ struct EngineSettings {
   std::string offload_optimizer = "cpu";
 };
 
+// What the run was trained on last: not flags, but what a resume compares.
+// Empty or 0: not known.
+struct TrainedData {
+  std::string dataset_hash; // of text, tokenizer and text_column
+  int64_t dataset_bytes = 0; // of the files
+  std::string validation_hash;
+  std::string tokenizer_hash;
+};
+
 struct Settings {
   FolderSettings folders;
   DataSettings data;
@@ -119,6 +130,7 @@ struct Settings {
   RunSettings run;
   MachineSettings machine;
   EngineSettings engine;
+  TrainedData trained_data;
 };
 
 // train_bert_ds' defaults: with the engine, bf16, and DeepSpeed's clipping.
@@ -136,7 +148,13 @@ struct Field {
   bool stored = true; // in hparams.json
   bool shapes_model = false; // fixed for the life of an experiment
   bool engine_only = false; // a setting of train_bert_ds
+  bool is_flag = true; // false: only in hparams.json
+  bool is_path = false;
 };
+
+// The values that name files become absolute, as seen from the current folder.
+// A data set or tokenizer that is not there stays: it is a name to look up.
+void make_paths_absolute(Settings& settings);
 
 // All fields: the 13 that HelloDeepSpeed stores first, in its order. The
 // pointers are valid as long as `settings`.
@@ -159,6 +177,11 @@ std::vector<SettingChange> differences(
 
 // Throws Error(config) for the first value that is out of its range or does not
 // go together with another one, with the flag and the value.
+// With a ds_config.json, which may have a scheduler, without
+// validate_schedule().
 void validate(const Settings& settings);
+
+// Error(config) for warm-up steps that the learning rate's schedule has not.
+void validate_schedule(const OptimizerSettings& optimizer);
 
 } // namespace deepspeed::report

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include <functional>
 #include <limits>
 #include <set>
@@ -34,10 +36,10 @@ TEST(Settings, NamesAreUniqueAndHelpIsThere) {
   std::set<std::string> names;
   for (const Field& field : fields_of(settings)) {
     EXPECT_TRUE(names.insert(field.name).second) << field.name;
-    EXPECT_FALSE(field.help.empty()) << field.name;
+    EXPECT_EQ(field.help.empty(), !field.is_flag) << field.name;
     EXPECT_FALSE(field.group.empty()) << field.name;
   }
-  EXPECT_EQ(names.size(), 43u);
+  EXPECT_EQ(names.size(), 48u);
 }
 
 TEST(Settings, FieldsPointToDifferentMembers) {
@@ -60,6 +62,23 @@ TEST(Settings, DifferencesNameWhatChanged) {
   EXPECT_EQ(changes[0].name, "learning_rate");
   EXPECT_EQ(changes[0].from, "0.0001");
   EXPECT_EQ(changes[0].to, "5e-05");
+}
+
+TEST(Paths, AreStoredAsSeenFromEverywhere) {
+  const std::string here = std::filesystem::current_path();
+  Settings settings;
+  settings.data.dataset = "no such file";
+  settings.data.tokenizer = "."; // is there
+  settings.data.validation_file = "a/../b.txt";
+  settings.run.export_dir = "out";
+  settings.engine.deepspeed_config = "/ds.json";
+  make_paths_absolute(settings);
+  EXPECT_EQ(settings.data.dataset, "no such file"); // a name to look up
+  EXPECT_EQ(settings.data.tokenizer, here + "/");
+  EXPECT_EQ(settings.data.validation_file, here + "/b.txt");
+  EXPECT_EQ(settings.run.export_dir, here + "/out");
+  EXPECT_EQ(settings.engine.deepspeed_config, "/ds.json");
+  EXPECT_EQ(settings.data.data_dir, "");
 }
 
 TEST(Validate, AcceptsDefaultsAndLimits) {

@@ -103,13 +103,6 @@ void check_optimizer(const OptimizerSettings& optimizer) {
   check_real("adam_epsilon", optimizer.adam_epsilon, 0, kInfinity, false);
   check_real("max_grad_norm", optimizer.max_grad_norm, 0, kInfinity, false);
   check_count("warmup_steps", optimizer.warmup_steps, 0);
-  if (optimizer.warmup_steps > 0 && optimizer.lr_scheduler_type == "constant") {
-    refuse(
-        "warmup_steps " + std::to_string(optimizer.warmup_steps) +
-            " has no effect with a constant learning rate",
-        "--warmup_steps  --lr_scheduler_type",
-        "use --lr_scheduler_type constant_with_warmup");
-  }
 }
 
 void check_run(const RunSettings& run, const MachineSettings& machine) {
@@ -195,11 +188,24 @@ void check_texts(const Settings& settings) {
 
 } // namespace
 
+void validate_schedule(const OptimizerSettings& optimizer) {
+  if (optimizer.warmup_steps > 0 && optimizer.lr_scheduler_type == "constant") {
+    refuse(
+        "warmup_steps " + std::to_string(optimizer.warmup_steps) +
+            " has no effect with a constant learning rate",
+        "--warmup_steps  --lr_scheduler_type",
+        "use --lr_scheduler_type constant_with_warmup");
+  }
+}
+
 void validate(const Settings& settings) {
   check_texts(settings);
   check_data(settings.data);
   check_model(settings.model);
   check_optimizer(settings.optimizer);
+  if (settings.engine.deepspeed_config.empty()) {
+    validate_schedule(settings.optimizer);
+  }
   check_run(settings.run, settings.machine);
   if (settings.engine.enabled) {
     if (settings.engine.zero_stage == 3) {

@@ -108,20 +108,20 @@ void BatchMaker::append(
   batch.visits.push_back(visit);
 }
 
-PackedBatch BatchMaker::make(uint64_t step, uint64_t micro, uint64_t rank)
+PackedBatch BatchMaker::make(uint64_t begin, uint64_t micro, uint64_t rank)
     const {
   PackedBatch batch;
   batch.cu_seqlens.push_back(0);
-  const uint64_t first = options_.shape.first_position(step, micro, rank);
+  const uint64_t first = options_.shape.first_position(begin, micro, rank);
   for (uint64_t i = 0; i < options_.shape.batch_size; ++i) {
     append(order_.at(first + i).sample, first + i, train_masker_, batch);
   }
   return batch;
 }
 
-uint64_t BatchMaker::tokens(uint64_t step, uint64_t micro, uint64_t rank)
+uint64_t BatchMaker::tokens(uint64_t begin, uint64_t micro, uint64_t rank)
     const {
-  const uint64_t first = options_.shape.first_position(step, micro, rank);
+  const uint64_t first = options_.shape.first_position(begin, micro, rank);
   uint64_t sum = 0;
   for (uint64_t i = 0; i < options_.shape.batch_size; ++i) {
     const uint64_t sample = order_.at(first + i).sample;

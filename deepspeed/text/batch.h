@@ -44,10 +44,11 @@ class BatchMaker {
       const Tokenizer& tokenizer,
       const BatchOptions& options);
 
-  // The batch of a training step (counted from 0), micro batch and rank.
-  PackedBatch make(uint64_t step, uint64_t micro = 0, uint64_t rank = 0) const;
+  // A micro batch of a rank in the training step whose first sample is at the
+  // stream position `begin`.
+  PackedBatch make(uint64_t begin, uint64_t micro = 0, uint64_t rank = 0) const;
   // How many tokens that batch has: much quicker than to make it.
-  uint64_t tokens(uint64_t step, uint64_t micro = 0, uint64_t rank = 0) const;
+  uint64_t tokens(uint64_t begin, uint64_t micro = 0, uint64_t rank = 0) const;
   // Samples [first, first + count) in the order of the file, up to its end.
   // Their masks depend on the sample alone, not on the seed: every evaluation
   // of every run predicts the same tokens. `visits` are sample numbers.

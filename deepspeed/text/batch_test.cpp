@@ -100,7 +100,7 @@ TEST_F(Batches, FollowTheOrderOfTheSeed) {
   const BatchMaker batches = maker(options);
   const SampleOrder order(1000, 3);
   for (uint64_t step : {0, 1, 124, 125, 1000}) { // an epoch has 125 steps
-    const PackedBatch batch = batches.make(step);
+    const PackedBatch batch = batches.make(8 * step);
     for (uint64_t i = 0; i < 8; ++i) {
       EXPECT_EQ(batch.visits[i], step * 8 + i);
       const uint64_t sample = order.at(step * 8 + i).sample;
@@ -163,7 +163,7 @@ TEST_F(Batches, DependOnTheirPlaceAlone) {
   const BatchMaker first = maker(options);
   const BatchMaker resumed = maker(options);
   for (uint64_t step = 0; step < 20; ++step) {
-    first.make(step);
+    first.make(8 * step);
   }
   EXPECT_EQ(first.make(20), resumed.make(20));
   EXPECT_FALSE(first.make(20) == first.make(21));
@@ -175,7 +175,7 @@ TEST_F(Batches, MaskASampleAnewInEachEpoch) {
   const BatchMaker batches = maker({});
   std::map<uint64_t, Sequence> sequences;
   for (uint64_t step = 0; step < 250; ++step) { // two epochs
-    split(batches.make(step), sequences);
+    split(batches.make(8 * step), sequences);
   }
   const SampleOrder order(1000, 0);
   std::map<uint64_t, uint64_t> first_visits;
@@ -226,7 +226,7 @@ TEST(HelloDeepSpeed, MaskingStatistics) {
   double same = 0;
   double other = 0;
   for (uint64_t step = 0; step < 10000; ++step) {
-    const PackedBatch batch = batches.make(step);
+    const PackedBatch batch = batches.make(8 * step);
     total += static_cast<double>(batch.ids.size() - 2 * batch.visits.size());
     chosen += static_cast<double>(batch.masked.size());
     for (size_t i = 0; i < batch.masked.size(); ++i) {
@@ -250,8 +250,8 @@ TEST_F(Batches, TokensAreCountedWithoutABatch) {
   for (uint64_t step = 0; step < 10; ++step) {
     for (uint64_t i = 0; i < 4; ++i) {
       EXPECT_EQ(
-          batches.tokens(step, i % 2, i / 2),
-          batches.make(step, i % 2, i / 2).ids.size());
+          batches.tokens(12 * step, i % 2, i / 2),
+          batches.make(12 * step, i % 2, i / 2).ids.size());
     }
   }
 }

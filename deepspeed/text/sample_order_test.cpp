@@ -150,7 +150,7 @@ TEST(BatchShape, AGlobalBatchIsOneRunOfTheStream) {
       for (uint64_t rank = 0; rank < ranks; ++rank) {
         for (uint64_t micro = 0; micro < accumulation; ++micro) {
           for (uint64_t i = 0; i < shape.batch_size; ++i) {
-            positions.push_back(shape.first_position(3, micro, rank) + i);
+            positions.push_back(shape.first_position(48, micro, rank) + i);
           }
         }
       }

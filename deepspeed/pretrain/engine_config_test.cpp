@@ -1,0 +1,141 @@
+// ds_config.json files as other programs bring them, beside the flags.
+#include "deepspeed/pretrain/engine_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/temporary_folder.h"
+
+namespace deepspeed::pretrain {
+namespace {
+
+using testing::HasSubstr;
+using Given = std::set<std::string>;
+
+const std::filesystem::path kFiles =
+    std::filesystem::path(DS_SOURCE_DIR) / "tests" / "ds_configs";
+
+report::Settings with_file(const std::string& path) {
+  report::Settings settings = report::engine_defaults();
+  settings.engine.deepspeed_config = path;
+  return settings;
+}
+
+std::string refusal(const report::Settings& settings, const Given& given) {
+  try {
+    report::validate(settings);
+    engine_config(settings, given, 2);
+  } catch (const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ExitCode::config) << error.report();
+    return error.report();
+  }
+  return "";
+}
+
+class WrittenConfig : public testing::Test {
+ protected:
+  report::Settings settings(const std::string& rest) {
+    const std::string path = folder_.path() + "/ds_config.json";
+    base::write_file_atomically(
+        path, "{\"train_micro_batch_size_per_gpu\": \"auto\"" + rest + "}");
+    return with_file(path);
+  }
+
+  base::TemporaryFolder folder_;
+};
+
+// Without a flag, and with all flags that "auto" may take the value of.
+TEST(PublicConfigs, AllBelowStageThreeRun) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kFiles)) {
+    const std::string path = entry.path();
+    if (entry.path().stem() == "stage3") {
+      EXPECT_THAT(refusal(with_file(path), {}), HasSubstr("not implemented"));
+      continue;
+    }
+    ++files;
+    EXPECT_EQ(refusal(with_file(path), {}), "") << path;
+    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+      report::Settings settings = with_file(path);
+      settings.machine.dtype = dtype;
+      settings.engine.zero_stage = 2;
+      EXPECT_EQ(refusal(settings, {}), "") << path;
+    }
+  }
+  EXPECT_GE(files, 20);
+}
+
+TEST(PublicConfigs, AutoTakesTheFlags) {
+  report::Settings settings = with_file(kFiles / "trainer_zero2.json");
+  settings.machine.dtype = "fp16";
+  settings.optimizer.warmup_steps = 2;
+  settings.optimizer.learning_rate = 0.5;
+  const Given given{"dtype", "warmup_steps", "learning_rate", "zero_stage"};
+  settings.engine.zero_stage = 2; // what the file says, too
+  EXPECT_EQ(refusal(settings, given), "");
+  const config::Config config = engine_config(settings, given, 1);
+  EXPECT_TRUE(config.fp16.enabled);
+  EXPECT_EQ(config.scheduler.params.warmup_num_steps, 2);
+  EXPECT_EQ(config.scheduler.params.warmup_max_lr[0], 0.5);
+}
+
+TEST(PublicConfigs, WithoutAnOptimizerItIsTheFlags) {
+  report::Settings settings =
+      with_file(kFiles / "fine_tuning_zero2_no_optimizer.json");
+  settings.optimizer.learning_rate = 0.25;
+  settings.optimizer.weight_decay = 0.125;
+  const config::Config config =
+      engine_config(settings, {"learning_rate", "weight_decay"}, 1);
+  EXPECT_EQ(config.optimizer.type, config::OptimizerType::adam);
+  EXPECT_EQ(config.optimizer.params.lr, 0.25);
+  EXPECT_EQ(config.optimizer.params.weight_decay, 0.125);
+  EXPECT_THAT(
+      config.warnings,
+      testing::Contains(HasSubstr("the program's own optimizer")));
+}
+
+TEST_F(WrittenConfig, AFlagThatSaysSomethingElseIsRefused) {
+  report::Settings s = settings(R"(, "zero_optimization": {"stage": 1})");
+  s.engine.offload_optimizer = "none";
+  s.machine.dtype = "fp32";
+  const Given given{"dtype", "zero_stage", "offload_optimizer"};
+  EXPECT_EQ(refusal(s, given), ""); // the same
+  s.engine.zero_stage = 2;
+  EXPECT_THAT(
+      refusal(s, given),
+      HasSubstr("--zero_stage 2, but the configuration says 1"));
+  s.engine.zero_stage = 1;
+  s.machine.dtype = "bf16";
+  EXPECT_THAT(refusal(s, given), HasSubstr("--dtype bf16, but the"));
+  EXPECT_EQ(refusal(s, {}), ""); // a default is no contradiction
+}
+
+TEST_F(WrittenConfig, WarmUpWithoutASchedulerIsRefused) {
+  report::Settings s = settings("");
+  s.optimizer.warmup_steps = 2;
+  EXPECT_THAT(refusal(s, {}), HasSubstr("has no effect with a constant"));
+  s.optimizer.lr_scheduler_type = "linear";
+  EXPECT_EQ(refusal(s, {"lr_scheduler_type", "warmup_steps"}), "");
+}
+
+TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
+  report::Settings s = settings(
+      R"(, "scheduler": {"type": "WarmupLR", "params":
+          {"warmup_num_steps": 4, "warmup_max_lr": 0.5}})");
+  EXPECT_EQ(refusal(s, {}), "");
+  s.optimizer.warmup_steps = 2;
+  EXPECT_THAT(
+      refusal(s, {"warmup_steps"}), HasSubstr("says warmup_num_steps 4"));
+  s.optimizer.warmup_steps = 4;
+  EXPECT_EQ(refusal(s, {"warmup_steps"}), "");
+  s.optimizer.learning_rate = 0.25;
+  EXPECT_THAT(refusal(s, {"learning_rate"}), HasSubstr("warmup_max_lr"));
+  EXPECT_THAT(refusal(s, {"lr_scheduler_type"}), HasSubstr("has a scheduler"));
+}
+
+} // namespace
+} // namespace deepspeed::pretrain
