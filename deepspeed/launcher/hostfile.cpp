@@ -13,6 +13,20 @@ using base::ExitCode;
 
 namespace {
 
+// What a terminal would not show, as \xEF.
+std::string printable(std::string_view text) {
+  constexpr const char* kDigits = "0123456789ABCDEF";
+  std::string shown;
+  for (const unsigned char c : text) {
+    if (c >= ' ' && c < 0x7f) {
+      shown += static_cast<char>(c);
+    } else {
+      shown += {'\\', 'x', kDigits[c >> 4], kDigits[c & 15]};
+    }
+  }
+  return shown;
+}
+
 Host parse_line(const std::string& line, const std::string& where) {
   // DeepSpeed's pattern is ^(\S+)\s+slots=(\d+) and ignores what follows.
   static const std::regex pattern(
@@ -21,7 +35,7 @@ Host parse_line(const std::string& line, const std::string& where) {
   if (line.size() > 4096 || !std::regex_match(line, match, pattern)) {
     throw Error(
         ExitCode::usage,
-        "bad entry in the hostfile: " + line.substr(0, 200),
+        "bad entry in the hostfile: " + printable(line.substr(0, 200)),
         where,
         "write one host a line, like: worker-0 slots=4");
   }
@@ -53,7 +67,7 @@ void check_host_name(std::string_view name, const std::string& where) {
   const bool address = name.find(':') != std::string_view::npos;
   throw Error(
       ExitCode::usage,
-      "not a host name: '" + std::string(name.substr(0, 200)) + "'",
+      "not a host name: '" + printable(name.substr(0, 200)) + "'",
       where,
       address ? "give the address a name in /etc/hosts or ~/.ssh/config: a "
                 "colon separates slots here"
@@ -65,6 +79,13 @@ std::vector<Host> parse_hostfile(
     const std::string& path) {
   std::vector<Host> hosts;
   int number = 0;
+  if (text.starts_with("\xEF\xBB\xBF")) {
+    throw Error(
+        ExitCode::usage,
+        "the hostfile starts with a byte-order mark, which editors do not show",
+        path + ":1",
+        "take it out: sed -i '1s/^\\xEF\\xBB\\xBF//' " + path);
+  }
   while (!text.empty()) {
     const size_t end = std::min(text.find('\n'), text.size());
     std::string line(text.substr(0, end));

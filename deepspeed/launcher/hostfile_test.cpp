@@ -32,6 +32,9 @@ TEST(Hostfile, NamesTheBadLine) {
   const BadLine table[] = {
       {"w0 slots=2\nw0 slots=3\n", "hosts:2", "several entries for w0"},
       {"w0 slots=0\n", "hosts:1", "slots=0"},
+      {"\xEF\xBB\xBFw0 slots=2\n", "hosts:1", "byte-order mark"},
+      {"\xFF\xFEw\1", "hosts:1", "\\xFF\\xFEw\\x01"},
+      {"w\xC2\xA0 slots=1\n", "hosts:1", "'w\\xC2\\xA0'"},
       {"w0 slots=2x\n", "hosts:1", "bad entry"},
       {"w0 slots=-2\n", "hosts:1", "bad entry"},
       {"w0 slots=99999999999999999999\n", "hosts:1", "slots=9999"},

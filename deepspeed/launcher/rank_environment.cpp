@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
@@ -51,6 +52,43 @@ bool is_variable_name(std::string_view name) {
   };
   return !name.empty() && !(name[0] >= '0' && name[0] <= '9') &&
       std::all_of(name.begin(), name.end(), good);
+}
+
+// A value as a shell reads it, without expanding anything: '...' or "...", or
+// plain text; then blanks and a comment may follow. Nothing for an open quote
+// or text behind one.
+std::optional<std::string> parse_value(const std::string& text) {
+  const auto is_comment = [&](size_t at) {
+    at = text.find_first_not_of(" \t", at);
+    return at == std::string::npos || text[at] == '#';
+  };
+  if (text.empty() || (text[0] != '"' && text[0] != '\'')) {
+    size_t end = 0;
+    while (end < text.size() &&
+           !(text[end] == '#' &&
+             (end == 0 || text[end - 1] == ' ' || text[end - 1] == '\t'))) {
+      ++end;
+    }
+    return trimmed(std::string_view(text).substr(0, end));
+  }
+  // The first quote that ends the line or stands before a comment: a value may
+  // hold quotes, as JSON does.
+  for (size_t end = 1; (end = text.find(text[0], end)) != std::string::npos;
+       ++end) {
+    const bool apart =
+        end + 1 == text.size() || text[end + 1] == ' ' || text[end + 1] == '\t';
+    if (apart && is_comment(end + 1)) {
+      return text.substr(1, end - 1);
+    }
+  }
+  return std::nullopt;
+}
+
+[[noreturn]] void bad_line(
+    const std::string& what,
+    const std::string& where,
+    const std::string& hint) {
+  throw base::Error(base::ExitCode::data, what, where, hint);
 }
 
 } // namespace
@@ -102,6 +140,9 @@ Variables parse_environment_file(
     const std::string& path) {
   Variables variables;
   int number = 0;
+  if (text.starts_with("\xEF\xBB\xBF")) {
+    text.remove_prefix(3); // a byte-order mark, as some editors write it
+  }
   while (!text.empty()) {
     const size_t end = std::min(text.find('\n'), text.size());
     std::string line = trimmed(text.substr(0, end));
@@ -117,18 +158,20 @@ Variables parse_environment_file(
     const std::string name = line.substr(0, equals);
     if (equals == std::string::npos || !is_variable_name(name) ||
         line.find('\0') != std::string::npos) {
-      throw base::Error(
-          base::ExitCode::data,
+      bad_line(
           "not NAME=VALUE: " + line.substr(0, 80),
           path + ":" + std::to_string(number),
           "write one variable a line; lines with '#' in front are skipped");
     }
-    std::string value = trimmed(std::string_view(line).substr(equals + 1));
-    if (value.size() > 1 && (value[0] == '"' || value[0] == '\'') &&
-        value.back() == value[0]) {
-      value = value.substr(1, value.size() - 2);
+    const std::optional<std::string> value =
+        parse_value(trimmed(std::string_view(line).substr(equals + 1)));
+    if (!value) {
+      bad_line(
+          "a quote that does not end the value: " + line.substr(0, 80),
+          path + ":" + std::to_string(number),
+          "write " + name + "='...' or \"...\"; only a comment may follow");
     }
-    variables.emplace_back(name, value);
+    variables.emplace_back(name, *value);
   }
   return variables;
 }

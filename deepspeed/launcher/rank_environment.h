@@ -38,8 +38,9 @@ void set_place(
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
 // NAME=VALUE lines. Blank lines and lines that start with '#' are skipped,
-// "export " in front is allowed, a value may stand in '...' or "..."; nothing
-// is expanded. Error(data) with path:line for anything else.
+// "export " in front is allowed, a value may stand in '...' or "...", and a
+// comment (blank, '#') may follow; nothing is expanded. A byte-order mark is
+// skipped. Error(data) with path:line for anything else, as for an open quote.
 Variables parse_environment_file(
     std::string_view text,
     const std::string& path);

@@ -75,7 +75,9 @@ TEST(EnvironmentFile, Values) {
   EXPECT_THAT(
       parse_environment_file(
           "# comment\n\nA=b\n export B='c d' \nC=\"$(id)\"\nD=\nE=x=y\n"
-          "F='\r\n",
+          "F=b\r\n"
+          "G=\"x\" # note\nH='a # b'\t# c\nI=x#y # z\nJ= # empty\n"
+          "K='{\"a\": 'b'}'",
           "f"),
       ElementsAre(
           Pair("A", "b"),
@@ -83,11 +85,23 @@ TEST(EnvironmentFile, Values) {
           Pair("C", "$(id)"),
           Pair("D", ""),
           Pair("E", "x=y"),
-          Pair("F", "'")));
+          Pair("F", "b"),
+          Pair("G", "x"),
+          Pair("H", "a # b"),
+          Pair("I", "x#y"),
+          Pair("J", ""),
+          Pair("K", "{\"a\": 'b'}")));
+}
+
+TEST(EnvironmentFile, SkipsAByteOrderMark) {
+  EXPECT_THAT(
+      parse_environment_file("\xEF\xBB\xBFX=1\n", "f"),
+      ElementsAre(Pair("X", "1")));
 }
 
 TEST(EnvironmentFile, NamesTheBadLine) {
-  for (const char* line : {"novalue", "=x", "1A=b", "A B=c", "A-B=c"}) {
+  for (const char* line :
+       {"novalue", "=x", "1A=b", "A B=c", "A-B=c", "A=\"x", "A='x'y"}) {
     SCOPED_TRACE(line);
     try {
       parse_environment_file("X=1\n\n" + std::string(line) + "\n", "env");
