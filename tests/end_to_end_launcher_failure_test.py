@@ -306,7 +306,7 @@ class Restarts(LauncherTest):
 count = int(os.environ['DS_RESTART_COUNT'])
 note = os.environ['DS_RESUME_FILE']
 if rank == 0:
-    before = open(note).read() if os.path.exists(note) else 'nothing'
+    before = open(note).read() or 'nothing'
     print('start', count, 'after', before, flush=True)
     open(note, 'w').write(f'experiment {count}')
     time.sleep(0.1)

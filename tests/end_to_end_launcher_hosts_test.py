@@ -246,7 +246,7 @@ sys.exit(75)
 count = int(os.environ['DS_RESTART_COUNT'])
 note = os.environ['DS_RESUME_FILE']
 if rank == 0:
-    before = open(note).read() if os.path.exists(note) else 'nothing'
+    before = open(note).read() or 'nothing'
     print('start', count, 'after', before)
     open(note, 'w').write(f'experiment {count}')
 elif rank == 2 and count < 2:
@@ -276,6 +276,31 @@ if count < 2:
         run.stdin.flush()
         self.finish(run, 65)
         self.assertIn("same version", run.err)
+
+
+# As srun 22.05 does, tried with a real one: SIGUSR1 goes to the ranks, and with
+# --disable-status so does SIGINT; for SIGTERM, SIGHUP and SIGQUIT it says
+# "forcing job termination" and kills them, which makes 137.
+SRUN = """#!/usr/bin/env python3
+import os, signal, subprocess, sys
+ranks = []
+def forward(number, frame):
+    for rank in ranks:
+        rank.send_signal(number)
+def terminate(number, frame):
+    forward(signal.SIGKILL, frame)
+for number in (signal.SIGUSR1, signal.SIGINT):
+    signal.signal(number, forward)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, terminate)
+program = next(i for i in range(1, len(sys.argv)) if sys.argv[i][0] != '-')
+for rank in range(2):
+    ranks.append(subprocess.Popen(
+        sys.argv[program:], start_new_session=True,
+        env=os.environ | {'RANK': str(rank)}))
+codes = [rank.wait() for rank in ranks]
+sys.exit(max(128 - code if code < 0 else code for code in codes))
+"""
 
 
 class Slurm(HostsTest):
@@ -310,20 +335,55 @@ class Slurm(HostsTest):
         self.assert_error(64, ["--include"], slurm, "--include=w0", "true")
         self.assert_error(64, ["--max_restarts"], slurm, "--max_restarts=1",
                           "true")
-        (self.folder / "path/srun").unlink()
+        self.environment["PATH"] = "/nowhere"
         self.assert_error(69, ["no srun"], slurm, "true")
 
     def test_exit_code_and_signals(self):
         self.script("path/srun", "exit 7\n")
         run = self.run_launcher("--launcher=slurm", "true", code=7)
         self.assertIn("error: srun ended with exit code 7", run.err)
-        self.script("path/srun",
-                    "trap 'kill $! 2>/dev/null; exit 75' TERM\n"
-                    "touch ready0\nsleep 1000 & wait\n")
-        run = self.start("--launcher=slurm", "true")
-        self.wait_for_files("ready0")
+
+    def start_ranks(self, *flags, handler="lambda number, frame: "
+                    "seen.append(number)"):
+        path = self.script("path/srun", "")
+        path.write_text(SRUN)
+        script = self.python("train.py", f"""
+seen = []
+for number in (1, 2, 3, 10, 15):
+    signal.signal(number, {handler})
+""" + READY + """
+while not seen:
+    time.sleep(0.01)
+time.sleep(0.2)
+print(rank, seen)
+sys.exit(75)
+""")
+        run = self.start("--launcher=slurm", *flags, script)
+        self.wait_for_files("ready0", "ready1")
+        return run
+
+    def test_signals_let_the_ranks_save(self):
+        for number, arrives in ((signal.SIGTERM, 10), (signal.SIGHUP, 10),
+                                (signal.SIGINT, 2)):
+            run = self.start_ranks()
+            run.send_signal(number)
+            self.finish(run, 75)
+            self.assertEqual(sorted(run.out.splitlines()),
+                             [f"{rank} [{arrives}]" for rank in range(2)])
+            for rank in range(2):
+                (self.folder / f"ready{rank}").unlink()
+
+    def test_ranks_that_do_not_stop(self):
+        run = self.start_ranks("--grace_period=1", handler="signal.SIG_IGN")
         run.send_signal(signal.SIGTERM)
-        self.finish(run, 75)
+        self.finish(run, 143)
+        self.assertLess(run.seconds, 4)
+
+    def test_launcher_is_killed(self):
+        """srun is told to end, as its ranks would outlive its own kill."""
+        run = self.start_ranks()
+        run.kill()
+        self.assert_all_gone(3)
 
 
 @unittest.skipUnless(shutil.which("sshd", path="/usr/sbin:/usr/bin"),

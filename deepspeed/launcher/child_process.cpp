@@ -35,7 +35,7 @@ class NewChild {
 
   [[noreturn]] void become_program() {
     ::setsid();
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_PDEATHSIG, options_.death_signal);
     if (::getppid() != parent_) {
       ::_exit(1); // the launcher died before the line above
     }

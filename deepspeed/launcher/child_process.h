@@ -1,6 +1,7 @@
 // Starting a process that cannot outlive the launcher.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <string>
@@ -18,11 +19,12 @@ struct ChildOptions {
   std::vector<int> kept; // descriptors that stay open with their number
   std::vector<int> cores; // may run on these only; empty: as the launcher
   int memory_node = -1; // takes memory from this NUMA node only; -1: any
+  int death_signal = SIGKILL; // what it gets when the calling thread ends
 };
 
 // Starts the program in a session of its own, so that a Ctrl-C at the terminal
 // reaches it only through the launcher; the process id is that of its process
-// group, too. The kernel kills it (SIGKILL) when the calling thread ends.
+// group, too. The kernel ends it when the calling thread ends.
 // Signals are unblocked in it. Returns when the program runs, or throws
 // Error(no_input) with argv[0] if it cannot be executed.
 pid_t start_child(const ChildOptions& options);

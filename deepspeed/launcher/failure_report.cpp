@@ -135,7 +135,9 @@ long OutOfMemoryCounter::kills() const {
 std::string failure_report(const Child& child, long memory_kills) {
   if (child.remote()) {
     return "error: " + child.title + " " + describe_end(child) +
-        "\n  its own report stands above\n";
+        (child.reported
+             ? "\n  its own report stands above\n"
+             : "\n  its deepspeed process there could not say why\n");
   }
   std::string report = "error: " + child.title + " (host " + child.host +
       ", pid " + std::to_string(child.pid) + ") " + describe_end(child) + "\n" +

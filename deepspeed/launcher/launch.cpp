@@ -210,7 +210,7 @@ int run_on_this_host(
   job.on_terminal = true;
   SignalSource signals;
   OutputRelay relay;
-  return run_node(job, machine, relay, signals).exit_code;
+  return run_node(job, machine, relay, signals);
 }
 
 // What other hosts get: the listed variables of ours, and all of the files.

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <vector>
 
@@ -60,6 +61,22 @@ bool has_socket(const fs::path& process, const std::string& inode) {
   return false;
 }
 
+// Its words, cut at a length that a message can bear.
+std::string command_of(const fs::path& process) {
+  std::ifstream file(process / "cmdline", std::ios::binary);
+  std::string words(std::istreambuf_iterator<char>(file), {});
+  while (words.ends_with('\0')) {
+    words.pop_back();
+  }
+  for (char& c : words) {
+    if (static_cast<unsigned char>(c) < ' ') {
+      c = ' ';
+    }
+  }
+  constexpr size_t kMost = 120;
+  return words.size() > kMost ? words.substr(0, kMost) + "..." : words;
+}
+
 } // namespace
 
 std::string port_owner(int port) {
@@ -73,10 +90,7 @@ std::string port_owner(int port) {
     }
     for (const std::string& inode : inodes) {
       if (has_socket(process->path(), inode)) {
-        std::ifstream file(process->path() / "comm");
-        std::string name;
-        std::getline(file, name);
-        return "pid " + pid + " (" + name + ")";
+        return "pid " + pid + " (" + command_of(process->path()) + ")";
       }
     }
   }
@@ -104,7 +118,8 @@ ReservedPort reserve_port(const std::string& address, int port) {
                  : std::string(": ") + std::strerror(saved_errno)) +
             (owner.empty() ? "" : " by " + owner),
         "--master_port " + std::to_string(port),
-        "leave --master_port out on one host: a free port is chosen");
+        "wait for its end, or take another --master_port; on one host leave it "
+        "out, and a free port is chosen");
   }
   ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&name), &size);
   return {std::move(socket), ntohs(name.sin_port)};

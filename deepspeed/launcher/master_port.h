@@ -22,7 +22,8 @@ struct ReservedPort {
 // tells.
 ReservedPort reserve_port(const std::string& address, int port);
 
-// "pid 123 (python3)" of the process that listens at a TCP port, or "".
+// "pid 123 (python3 train.py)" of the process that listens at a TCP port, or
+// "".
 std::string port_owner(int port);
 
 } // namespace deepspeed::launcher

@@ -29,14 +29,19 @@ using base::ExitCode;
 
 // A marked line, which nothing can divide.
 void tell(const std::string& message) {
-  const std::string line = OutputRelay::kMark + message + "\n";
+  const std::string line = std::string(OutputRelay::kMark) + message + "\n";
   [[maybe_unused]] const ssize_t n =
       ::write(STDOUT_FILENO, line.data(), line.size());
 }
 
-// False at the end of standard input.
+// False at the end of standard input, or after a silence of kSilenceLimit.
 bool read_exactly(char* data, size_t size) {
   while (size > 0) {
+    constexpr int kLimit = 1000 * static_cast<int>(kSilenceLimit.count());
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (::poll(&input, 1, kLimit) == 0) {
+      return false;
+    }
     const ssize_t n = ::read(STDIN_FILENO, data, size);
     if (n < 0 && errno == EINTR) {
       continue;
@@ -59,6 +64,9 @@ std::optional<NodeMessage> read_message() {
   for (;;) {
     if (!read_exactly(&c, 1)) {
       return std::nullopt;
+    }
+    if (c == command_letter(kAlive) && digits.empty()) {
+      continue; // it waits for other hosts
     }
     if (c == '\n') {
       break;
@@ -104,13 +112,10 @@ int run_message(NodeMessage message, SignalSource& signals) {
     ::setenv("PATH", path, 1);
   }
   OutputRelay relay;
-  const NodeResult result =
-      run_node(message.job, this_machine(), relay, signals);
-  if (!result.resume_note.empty() &&
-      result.resume_note.find('\n') == std::string::npos) {
-    tell(kResumeMessage + result.resume_note);
-  }
-  return result.exit_code;
+  message.job.tell_home = [&relay](const std::string& text) {
+    relay.write_marked(text);
+  };
+  return run_node(message.job, this_machine(), relay, signals);
 }
 
 } // namespace
@@ -163,6 +168,7 @@ int run_node_agent() {
   try {
     return run_message(std::move(*message), signals);
   } catch (const Error& error) {
+    tell(kReportedMessage); // by what is thrown here
     throw Error(
         error.code(),
         error.what(),

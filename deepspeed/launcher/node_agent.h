@@ -8,11 +8,6 @@ namespace deepspeed::launcher {
 // The argument that makes `deepspeed` an agent.
 inline constexpr const char* kAgentFlag = "--node-agent";
 
-// Messages of an agent to the first launcher: marked lines (OutputRelay::kMark)
-// on its standard output.
-inline constexpr const char* kReadyMessage = "ready "; // then the address
-inline constexpr const char* kResumeMessage = "resume "; // then the note
-
 // Says that it is ready, reads a NodeMessage from standard input, then runs
 // that node. What follows on standard input are letters for signals; its end
 // means that the first launcher is gone. Returns the exit code.

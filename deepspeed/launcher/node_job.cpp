@@ -10,14 +10,14 @@
 #include <filesystem>
 #include <optional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/failure_report.h"
 #include "deepspeed/launcher/leftovers.h"
 #include "deepspeed/launcher/master_port.h"
+#include "deepspeed/launcher/node_message.h"
 #include "deepspeed/launcher/rank_environment.h"
+#include "deepspeed/launcher/resume_note.h"
 
 namespace deepspeed::launcher {
 
@@ -63,37 +63,28 @@ class NodeRun {
             machine,
             static_cast<int>(slots_.size()),
             job.bind_cores,
-            job.bind_core_list)) {
+            job.bind_core_list)),
+        note_(job.resume_note) {
     check();
-    if (!job.resume_note.empty()) {
-      base::write_file_atomically(note_path(), job.resume_note);
-    }
     adopt_orphans();
     watcher_.emplace(mark_);
-  }
-
-  // "" if rank 0 has written none, or a long one.
-  std::string resume_note() const {
-    constexpr uint64_t kMost = 4096;
-    try {
-      return base::read_file(note_path(), kMost);
-    } catch (const Error&) {
-      return "";
-    }
   }
 
   int run() {
     for (int attempt = 0;; ++attempt) {
       const OutOfMemoryCounter memory;
       std::vector<Child> children = start_ranks(job_.restart_count + attempt);
-      const Outcome outcome =
-          Supervisor(children, relay_, signals_, job_.supervisor).run();
+      const Outcome outcome = supervise(children);
+      on_beat();
       clean_up();
       if (outcome.failed < 0) {
         return outcome.exit_code;
       }
       relay_.write_line(failure_report(
           children[static_cast<size_t>(outcome.failed)], memory.kills()));
+      if (job_.tell_home) {
+        job_.tell_home(kReportedMessage);
+      }
       if (attempt == job_.max_restarts ||
           !worth_restarting(outcome.exit_code)) {
         return outcome.exit_code;
@@ -105,8 +96,27 @@ class NodeRun {
   }
 
  private:
-  std::string note_path() const {
-    return folder_.path() + "/experiment";
+  Outcome supervise(std::vector<Child>& children) {
+    std::function<void()> beat;
+    if (job_.tell_home) {
+      beat = [this] { on_beat(); };
+    }
+    return Supervisor(children, relay_, signals_, job_.supervisor, beat).run();
+  }
+
+  // A sign of life, and what rank 0 has written since the last one: this
+  // process may end before it can say so at its end.
+  void on_beat() {
+    if (!job_.tell_home) {
+      return;
+    }
+    if (relay_.flushed()) {
+      job_.tell_home(kAliveMessage);
+    }
+    if (const std::string& note = note_.read(); note != told_note_) {
+      job_.tell_home(kResumeMessage + note);
+      told_note_ = note;
+    }
   }
 
   void say(LogLevel level, const std::string& text) {
@@ -145,15 +155,48 @@ class NodeRun {
     }
   }
 
+  // After a restart ranks of the start before may still hold the port, for
+  // example where their connection was lost: they are waited for.
+  ReservedPort reserve_patiently(const char* address, bool restarted) {
+    constexpr auto kPatience = std::chrono::seconds(30);
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    for (bool told = false;; told = true) {
+      try {
+        return reserve_port(address, job_.master_port);
+      } catch (const Error& error) {
+        if (!restarted || std::chrono::steady_clock::now() >= deadline) {
+          throw;
+        }
+        if (!told) {
+          say(LogLevel::warning,
+              std::string(error.what()) + ": waiting for up to 30 seconds");
+        }
+      }
+      std::vector<pollfd> others = signals_.poll_entries();
+      relay_.wait(others, std::chrono::milliseconds(200));
+      on_beat();
+      while (const auto number = signals_.next()) {
+        if (*number != SIGCHLD && *number != SIGWINCH) {
+          throw Error(
+              ExitCode::unavailable,
+              "stopped while waiting for port " +
+                  std::to_string(job_.master_port),
+              "",
+              "");
+        }
+      }
+    }
+  }
+
   // The port of this start, or an empty reservation on other hosts than the
   // first.
-  ReservedPort reserve() {
+  ReservedPort reserve(int restarts) {
     if (job_.node_rank != 0) {
       return {.port = job_.master_port};
     }
     const bool alone = job_.nodes.size() == 1 && job_.master_addr == kLoopback;
     ReservedPort port =
-        reserve_port(alone ? kLoopback : "0.0.0.0", job_.master_port);
+        reserve_patiently(alone ? kLoopback : "0.0.0.0", restarts > 0);
     if (!alone) {
       port.socket.reset(); // rank 0 listens for other hosts, too
     }
@@ -170,7 +213,7 @@ class NodeRun {
     });
     set_variable(environment, kMarkVariable, mark_);
     set_variable(environment, "DS_RESTART_COUNT", std::to_string(restarts));
-    set_variable(environment, "DS_RESUME_FILE", folder_.path() + "/experiment");
+    set_variable(environment, "DS_RESUME_FILE", note_.path());
     if (!job_.job_id.empty()) {
       set_variable(environment, "DS_JOB_ID", job_.job_id);
     }
@@ -184,7 +227,7 @@ class NodeRun {
   }
 
   std::vector<Child> start_ranks(int restarts) {
-    ReservedPort port = reserve();
+    ReservedPort port = reserve(restarts);
     const auto places = rank_places(job_.nodes, job_.node_rank);
     say(LogLevel::info,
         std::to_string(places.size()) +
@@ -340,13 +383,14 @@ class NodeRun {
   const std::string mark_;
   const std::vector<int> slots_;
   const std::vector<CoreShare> shares_;
-  const base::TemporaryFolder folder_; // of DS_RESUME_FILE
+  ResumeNote note_;
+  std::string told_note_; // to the first launcher
   std::optional<Watcher> watcher_;
 };
 
 } // namespace
 
-NodeResult run_node(
+int run_node(
     const NodeJob& job,
     const Machine& machine,
     OutputRelay& relay,
@@ -354,13 +398,14 @@ NodeResult run_node(
   NodeRun run(job, machine, relay, signals);
   const int code = run.run();
   flush_output(relay, signals);
-  return {code, run.resume_note()};
+  return code;
 }
 
 void flush_output(OutputRelay& relay, SignalSource& signals) {
-  while (!relay.flushed()) {
+  // Nobody reads what goes to a launcher that is gone.
+  while (!relay.flushed() && !signals.launcher_lost()) {
     std::vector<pollfd> others = signals.poll_entries();
-    relay.wait(others, std::chrono::milliseconds(-1));
+    relay.wait(others, kBeat);
     while (const auto number = signals.next()) {
       if (*number != SIGCHLD && *number != SIGWINCH) {
         return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,17 +40,15 @@ struct NodeJob {
   std::string resume_note; // what an earlier start left in DS_RESUME_FILE
   std::string job_id; // DS_JOB_ID, the same on all hosts; "": not known
   bool on_terminal = false; // rank 0 may use the terminal of this process
-};
-
-struct NodeResult {
-  int exit_code = 0; // the launcher's
-  std::string resume_note; // what rank 0 has left in DS_RESUME_FILE
+  // Takes a message to the first launcher (node_message.h); not set where this
+  // is the first one.
+  std::function<void(const std::string& message)> tell_home = nullptr;
 };
 
 // Runs the ranks of job.nodes[job.node_rank] to their end and reports a
 // failure on standard error. Nothing that a rank has started is left running.
-// Error if they cannot be started.
-NodeResult run_node(
+// Returns the exit code of the launcher. Error if they cannot be started.
+int run_node(
     const NodeJob& job,
     const Machine& machine,
     OutputRelay& relay,

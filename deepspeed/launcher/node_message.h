@@ -1,4 +1,4 @@
-// A NodeJob on its way to another host.
+// What goes between the first launcher and the one on another host.
 #pragma once
 
 #include <string>
@@ -7,6 +7,13 @@
 #include "deepspeed/launcher/node_job.h"
 
 namespace deepspeed::launcher {
+
+// Messages of an agent to the first launcher: marked lines (OutputRelay::kMark)
+// on its standard output.
+inline constexpr const char* kReadyMessage = "ready "; // then the address
+inline constexpr const char* kAliveMessage = "alive"; // every kBeat
+inline constexpr const char* kResumeMessage = "resume "; // then the note
+inline constexpr const char* kReportedMessage = "reported"; // its failure
 
 // What the first launcher sends to the one on another host, over the standard
 // input of ssh, where nobody sees it in a list of processes.

@@ -63,14 +63,17 @@ void OutputRelay::write_line(std::string_view text) {
   emit(STDERR_FILENO, line);
 }
 
+void OutputRelay::write_marked(std::string_view message) {
+  emit(STDOUT_FILENO, std::string(kMark) + std::string(message) + "\n");
+}
+
 void OutputRelay::wait(
     std::span<pollfd> others,
     std::chrono::milliseconds timeout) {
   std::vector<pollfd> fds(others.begin(), others.end());
-  const bool full = queued_bytes_ >= kMaxQueue;
   for (const auto& stream : streams_) {
-    const short events = full ? 0 : POLLIN;
-    fds.push_back({full ? -1 : stream->fd.get(), events, 0});
+    const short events = full() ? 0 : POLLIN;
+    fds.push_back({full() ? -1 : stream->fd.get(), events, 0});
   }
   if (!queue_.empty()) {
     fds.push_back({queue_.front().sink, POLLOUT, 0});
@@ -125,6 +128,7 @@ bool OutputRelay::read_from(Stream& stream) {
     return false;
   }
   const std::string_view bytes(buffer.data(), static_cast<size_t>(n));
+  stream.tail->bytes_read += bytes.size();
   if (stream.terminal) {
     show(stream, bytes);
   } else {
@@ -140,9 +144,11 @@ void OutputRelay::accept(Stream& stream, std::string_view bytes) {
     if (stream.on_marked && stream.partial.find(kMark) != std::string::npos) {
       stream.partial = take_marked(stream, stream.partial);
     }
-    stream.tail->add(stream.partial);
-    emit(stream.sink, stream.partial);
-    stream.partial.clear();
+    if (!stream.partial.empty()) {
+      stream.tail->add(stream.partial);
+      emit(stream.sink, stream.partial);
+      stream.partial.clear();
+    }
     bytes.remove_prefix(last_end + 1);
   }
   stream.partial += bytes;
@@ -151,17 +157,21 @@ void OutputRelay::accept(Stream& stream, std::string_view bytes) {
   }
 }
 
-// Hands the marked lines over; returns the others.
+// Hands the messages over; returns the other text.
 std::string OutputRelay::take_marked(
     const Stream& stream,
     std::string_view lines) {
   std::string others;
   while (!lines.empty()) {
     const size_t end = lines.find('\n');
-    if (lines[0] == kMark) {
-      stream.on_marked(lines.substr(1, end - 1));
-    } else {
-      others += lines.substr(0, end + 1);
+    const std::string_view line = lines.substr(0, end);
+    const size_t mark = line.find(kMark);
+    if (mark != std::string_view::npos) {
+      stream.on_marked(line.substr(mark + kMark.size()));
+    }
+    if (mark != 0) {
+      others += line.substr(0, mark);
+      others += '\n';
     }
     lines.remove_prefix(end + 1);
   }

@@ -27,6 +27,9 @@ class LineTail {
   const std::deque<std::string>& lines() const {
     return lines_;
   }
+  // All bytes that were read of its streams, whole lines or not: a sign of
+  // life.
+  uint64_t bytes_read = 0;
 
  private:
   std::deque<std::string> lines_;
@@ -42,9 +45,12 @@ class OutputRelay {
   static constexpr size_t kMaxLine = 1 << 20; // bytes
   static constexpr size_t kMaxQueue = 1 << 20; // bytes, before ranks wait
 
-  // Lines that start with this are messages of the launcher on another host.
-  static constexpr char kMark = '\x1e';
-  // Gets a marked line without the mark and the line end.
+  // What stands behind this in a line is a message of the launcher on another
+  // host. A greeting of its shell may stand in front.
+  static constexpr std::string_view kMark =
+      "\x1e"
+      "deepspeed-agent:";
+  // Gets such a message without the mark and the line end.
   using OnMarked = std::function<void(std::string_view)>;
 
   // Takes over the reading end of a pipe (or the master of a pseudo-terminal).
@@ -64,6 +70,8 @@ class OutputRelay {
 
   // The launcher's own lines, to standard error.
   void write_line(std::string_view text);
+  // A marked line, to standard output.
+  void write_marked(std::string_view message);
 
   // Reads and writes what is ready; returns when something was, when one of
   // `others` is (their revents are set), or after `timeout`; < 0 = no timeout.
@@ -74,6 +82,10 @@ class OutputRelay {
   // Whether everything that was read has been written.
   bool flushed() const {
     return queue_.empty();
+  }
+  // So much waits to be written that nothing is read.
+  bool full() const {
+    return queued_bytes_ >= kMaxQueue;
   }
   void terminal_resized();
 

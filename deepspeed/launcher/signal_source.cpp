@@ -31,7 +31,10 @@ constexpr std::pair<char, int> kLetters[] = {
     {'Q', SIGQUIT},
     {'1', SIGUSR1},
     {'2', SIGUSR2},
-    {'F', kStopAfterFailure}};
+    {'F', kStopAfterFailure},
+    {'A', kAlive},
+    {'Z', kPause},
+    {'C', kContinue}};
 
 } // namespace
 
@@ -84,6 +87,7 @@ SignalSource::~SignalSource() {
 void SignalSource::listen_to(FileDescriptor commands) {
   commands_ = std::move(commands);
   set_nonblocking(commands_.get());
+  silence_.heard();
 }
 
 std::vector<pollfd> SignalSource::poll_entries() const {
@@ -108,21 +112,36 @@ void SignalSource::read_commands() {
   std::array<char, 64> letters;
   while (commands_.is_open()) {
     const ssize_t n = ::read(commands_.get(), letters.data(), letters.size());
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
     if (n < 0 && errno == EAGAIN) {
+      if (silence_.look() > (paused_ ? kPauseLimit : kSilenceLimit)) {
+        lose();
+      }
       return;
     }
     if (n <= 0) {
-      arrived_.push_back(kLauncherLost);
-      commands_.reset();
+      lose();
       return;
     }
+    silence_.heard();
     for (ssize_t i = 0; i < n; ++i) {
       const int number = signal_of_letter(letters[static_cast<size_t>(i)]);
-      if (number != 0) {
+      if (number == kPause || number == kContinue) {
+        paused_ = number == kPause;
+      }
+      if (number != 0 && number != kAlive) {
         arrived_.push_back(number);
       }
     }
   }
+}
+
+void SignalSource::lose() {
+  arrived_.push_back(kLauncherLost);
+  lost_ = true;
+  commands_.reset();
 }
 
 } // namespace deepspeed::launcher

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/silence.h"
 
 namespace deepspeed::launcher {
 
@@ -18,7 +19,10 @@ namespace deepspeed::launcher {
 // it.
 enum : int {
   kStopAfterFailure = 1000, // another node has failed
-  kLauncherLost = 1001, // the launcher is gone
+  kLauncherLost = 1001, // the launcher is gone, or not heard any more
+  kAlive = 1002, // says nothing but that the launcher is there
+  kPause = 1003, // Ctrl-Z
+  kContinue = 1004,
 };
 
 // The letter that stands for a signal or a command on the way to another node,
@@ -39,20 +43,29 @@ class SignalSource {
   SignalSource(const SignalSource&) = delete;
   SignalSource& operator=(const SignalSource&) = delete;
 
-  // Takes over a pipe that commands come from; its end is kLauncherLost.
+  // Takes over a pipe that commands come from. Its end is kLauncherLost, and so
+  // is a silence of kSilenceLimit (kPauseLimit after kPause): next() has to be
+  // called about every kBeat.
   void listen_to(FileDescriptor commands);
   // For poll().
   std::vector<pollfd> poll_entries() const;
   // The next one that has arrived.
   std::optional<int> next();
+  bool launcher_lost() const {
+    return lost_;
+  }
 
  private:
   void read_commands();
+  void lose();
 
   sigset_t handled_;
   sigset_t before_;
   FileDescriptor signals_;
   FileDescriptor commands_;
+  Silence silence_; // of the launcher
+  bool paused_ = false;
+  bool lost_ = false;
   std::deque<int> arrived_;
 };
 

@@ -127,11 +127,16 @@ int run_by_slurm(
   OutputRelay relay;
   std::vector<Child> children;
   children.push_back(
-      {.title = "srun", .host = "", .tail = std::make_shared<LineTail>()});
+      {.title = "srun",
+       .host = "",
+       .tail = std::make_shared<LineTail>(),
+       .srun = true});
   // srun keeps lines whole (--unbuffered is not given) and writes to our own
   // streams.
-  children[0].pid =
-      start_child({.argv = command, .environment = job.environment});
+  children[0].pid = start_child(
+      {.argv = command,
+       .environment = job.environment,
+       .death_signal = SIGTERM}); // then it kills the ranks
   const Outcome outcome =
       Supervisor(children, relay, signals, job.supervisor).run();
   if (outcome.failed >= 0) {

@@ -24,6 +24,20 @@ using base::Error;
 using base::ExitCode;
 
 constexpr auto kPatience = std::chrono::seconds(10); // for all hosts together
+// A restart waits so long for hosts that are down, and so long between tries.
+constexpr auto kRestartPatience = std::chrono::minutes(10);
+constexpr auto kBetweenTries = std::chrono::seconds(2);
+
+// 128 + a signal that asks for the end, or 0.
+int stop_asked(SignalSource& signals) {
+  while (const auto number = signals.next()) {
+    if (*number == SIGINT || *number == SIGTERM || *number == SIGHUP ||
+        *number == SIGQUIT) {
+      return 128 + *number;
+    }
+  }
+  return 0;
+}
 
 // One start of the whole job.
 class Hosts {
@@ -54,7 +68,6 @@ class Hosts {
 
   // 0, or 128 + the signal that ended the wait. Error(unavailable).
   int wait_until_ready() {
-    const auto deadline = Clock::now() + kPatience;
     for (;;) {
       reap();
       bool all_ready = true;
@@ -63,20 +76,19 @@ class Hosts {
         all_ready = all_ready && !states_[i].address.empty();
         any_ended = any_ended || children_[i].ended;
       }
-      const bool late = !options_.wait_for_hosts && Clock::now() >= deadline;
+      const bool late =
+          !options_.wait_for_hosts && Clock::now() >= started_ + kPatience;
       if (all_ready && !any_ended) {
         return 0;
       }
       if (late || (any_ended && settled())) {
         throw unavailable();
       }
+      beat();
       std::vector<pollfd> others = signals_.poll_entries();
       relay_.wait(others, std::chrono::milliseconds(50));
-      while (const auto number = signals_.next()) {
-        if (*number == SIGINT || *number == SIGTERM || *number == SIGHUP ||
-            *number == SIGQUIT) {
-          return 128 + *number;
-        }
+      if (const int code = stop_asked(signals_); code != 0) {
+        return code;
       }
     }
   }
@@ -88,7 +100,7 @@ class Hosts {
       NodeMessage message{job_, std::filesystem::current_path().string()};
       message.job.node_rank = static_cast<int>(i);
       message.job.master_addr = master;
-      children_[i].outbox = encode_message(message);
+      children_[i].outbox += encode_message(message);
     }
     return Supervisor(children_, relay_, signals_, job_.supervisor).run();
   }
@@ -161,10 +173,30 @@ class Hosts {
   void on_message(size_t i, std::string_view message) {
     const std::string_view ready = kReadyMessage;
     const std::string_view resume = kResumeMessage;
-    if (message.starts_with(ready)) {
+    if (message == kAliveMessage) {
+      children_[i].beats = true;
+    } else if (message == kReportedMessage) {
+      children_[i].reported = true;
+    } else if (message.starts_with(ready)) {
       states_[i].address = message.substr(ready.size());
     } else if (message.starts_with(resume)) {
       states_[i].resume_note = message.substr(resume.size());
+    }
+  }
+
+  // The hosts that are ready wait for the others.
+  void beat() {
+    if (Clock::now() < next_beat_) {
+      return;
+    }
+    next_beat_ = Clock::now() + kBeat;
+    const char letter = command_letter(kAlive);
+    for (const Child& child : children_) {
+      if (!child.ended) {
+        // What does not fit into the pipe does not matter.
+        [[maybe_unused]] const ssize_t n =
+            ::write(child.control.get(), &letter, 1);
+      }
     }
   }
 
@@ -210,7 +242,11 @@ class Hosts {
   std::string failure_of(size_t i) const {
     const Child& child = children_[i];
     if (!child.ended) {
-      return states_[i].address.empty() ? "no answer in 10 seconds" : "";
+      const bool late =
+          !options_.wait_for_hosts && Clock::now() >= started_ + kPatience;
+      return !states_[i].address.empty() ? ""
+          : late                         ? "no answer in 10 seconds"
+                 : "had not answered yet, and was not waited for";
     }
     const auto& lines = child.tail->lines();
     if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 127) {
@@ -225,6 +261,8 @@ class Hosts {
   SignalSource& signals_;
   std::vector<Child> children_;
   std::vector<State> states_; // of the child with the same index
+  const Clock::time_point started_ = Clock::now();
+  Clock::time_point next_beat_ = started_;
   std::optional<Clock::time_point> first_end_;
 };
 
@@ -238,22 +276,62 @@ std::string shell_word(const std::string& text) {
   return word + "'";
 }
 
+namespace {
+
+// Waits for the hosts; a restart does so for kRestartPatience. 0, or 128 + a
+// signal.
+int connect_hosts(
+    std::optional<Hosts>& hosts,
+    const NodeJob& job,
+    const SshOptions& options,
+    OutputRelay& relay,
+    SignalSource& signals) {
+  const auto deadline = Clock::now() + kRestartPatience;
+  for (bool told = false;; told = true) {
+    hosts.emplace(job, options, relay, signals);
+    try {
+      return hosts->wait_until_ready();
+    } catch (const Error& error) {
+      if (job.restart_count == 0 || Clock::now() >= deadline) {
+        throw;
+      }
+      if (!told) {
+        relay.write_line(
+            std::string("warning: ") + error.what() +
+            ", trying for 10 minutes\n  " + error.where());
+      }
+    }
+    hosts.reset();
+    const auto next = Clock::now() + kBetweenTries;
+    while (Clock::now() < next) {
+      std::vector<pollfd> others = signals.poll_entries();
+      relay.wait(others, std::chrono::milliseconds(100));
+      if (const int code = stop_asked(signals); code != 0) {
+        return code;
+      }
+    }
+  }
+}
+
+} // namespace
+
 int run_over_ssh(
     NodeJob job,
     const SshOptions& options,
     OutputRelay& relay,
     SignalSource& signals) {
   for (int attempt = 0;; ++attempt) {
-    Hosts hosts(job, options, relay, signals);
-    if (const int code = hosts.wait_until_ready(); code != 0) {
+    std::optional<Hosts> hosts;
+    if (const int code = connect_hosts(hosts, job, options, relay, signals);
+        code != 0) {
       return code;
     }
-    const Outcome outcome = hosts.run();
+    const Outcome outcome = hosts->run();
     relay.drain();
     const bool again = outcome.failed >= 0 && attempt < job.max_restarts &&
         worth_restarting(outcome.exit_code);
     if (outcome.failed >= 0) {
-      relay.write_line(failure_report(hosts.child(outcome.failed), 0));
+      relay.write_line(failure_report(hosts->child(outcome.failed), 0));
     }
     if (!again) {
       flush_output(relay, signals);
@@ -263,7 +341,9 @@ int run_over_ssh(
         "warning: starting again, restart " + std::to_string(attempt + 1) +
         " of " + std::to_string(job.max_restarts));
     job.restart_count = attempt + 1;
-    job.resume_note = hosts.resume_note();
+    if (!hosts->resume_note().empty()) {
+      job.resume_note = hosts->resume_note();
+    }
   }
 }
 

@@ -26,6 +26,12 @@ bool ended_well(const Child& child) {
   return code == 0 || code == kStopped;
 }
 
+bool connection_broke(const Child& child) {
+  constexpr int kSshFailed = 255;
+  return child.remote() && WIFEXITED(child.status) &&
+      WEXITSTATUS(child.status) == kSshFailed;
+}
+
 // How good a reason the end of a child is for the end of the job.
 int blame(const Child& child) {
   const int code = child.exit_code();
@@ -35,7 +41,7 @@ int blame(const Child& child) {
   if (child.remote() && (code == 128 + SIGTERM || code == 128 + SIGINT)) {
     return 1; // it was stopped, for the failure of another
   }
-  if (code == kUnavailable) {
+  if (code == kUnavailable && !child.lost && !connection_broke(child)) {
     return 2; // it lost a peer
   }
   return WIFSIGNALED(child.status) ? 4 : 3;
@@ -44,21 +50,23 @@ int blame(const Child& child) {
 } // namespace
 
 int Child::exit_code() const {
-  if (WIFSIGNALED(status)) {
-    return 128 + WTERMSIG(status);
+  if (lost || connection_broke(*this)) {
+    return kUnavailable;
   }
-  const int code = WEXITSTATUS(status);
-  constexpr int kSshFailed = 255;
-  return remote() && code == kSshFailed ? kUnavailable : code;
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 std::string describe_end(const Child& child) {
+  if (child.lost) {
+    return "was silent for " + std::to_string(kSilenceLimit.count()) +
+        " seconds: it, its network or its deepspeed process is down";
+  }
   if (WIFSIGNALED(child.status)) {
     const int number = WTERMSIG(child.status);
     return "was killed by signal " + std::to_string(number) + " (" +
         signal_name(number) + ")";
   }
-  if (child.remote() && WEXITSTATUS(child.status) == 255) {
+  if (connection_broke(child)) {
     return "lost its connection";
   }
   return "ended with exit code " + std::to_string(WEXITSTATUS(child.status));
@@ -68,11 +76,13 @@ Supervisor::Supervisor(
     std::vector<Child>& children,
     OutputRelay& relay,
     SignalSource& signals,
-    const SupervisorOptions& options)
+    const SupervisorOptions& options,
+    std::function<void()> on_beat)
     : children_(children),
       relay_(relay),
       signals_(signals),
-      options_(options) {}
+      options_(options),
+      on_beat_(std::move(on_beat)) {}
 
 Outcome Supervisor::run() {
   while (running() > 0) {
@@ -85,9 +95,10 @@ Outcome Supervisor::run() {
     while (const auto number = signals_.next()) {
       on_signal(*number);
     }
-    write_outboxes();
     reap();
     on_time();
+    beat();
+    write_outboxes();
     if (give_up_at_ && Clock::now() >= *give_up_at_) {
       break;
     }
@@ -104,6 +115,12 @@ void Supervisor::on_signal(int number) {
       return;
     case SIGTSTP:
       suspend();
+      return;
+    case kPause:
+      send_all(SIGSTOP);
+      return;
+    case kContinue:
+      send_all(SIGCONT);
       return;
     case SIGUSR1:
     case SIGUSR2:
@@ -139,9 +156,11 @@ void Supervisor::request_stop(int number, Seconds grace) {
 }
 
 void Supervisor::suspend() {
-  send_all(SIGSTOP);
+  const bool remote = children_.front().remote();
+  send_all(remote ? kPause : SIGSTOP);
+  write_outboxes(); // at once: ssh runs on, this process does not
   ::raise(SIGSTOP);
-  send_all(SIGCONT);
+  send_all(remote ? kContinue : SIGCONT);
 }
 
 void Supervisor::reap() {
@@ -230,12 +249,43 @@ void Supervisor::on_time() {
   }
 }
 
+bool Supervisor::beating() const {
+  return on_beat_ != nullptr || children_.front().remote();
+}
+
+void Supervisor::beat() {
+  if (!beating() || Clock::now() < next_beat_) {
+    return;
+  }
+  next_beat_ = Clock::now() + kBeat;
+  if (on_beat_) {
+    on_beat_();
+  }
+  for (Child& child : children_) {
+    if (child.ended || child.lost || !child.remote()) {
+      continue;
+    }
+    if (child.outbox.empty()) {
+      child.outbox += command_letter(kAlive);
+    }
+    // While our own output is not read, we do not read that of others.
+    if (child.bytes_heard != child.tail->bytes_read || relay_.full()) {
+      child.bytes_heard = child.tail->bytes_read;
+      child.silence.heard();
+    } else if (child.beats && child.silence.look() > kSilenceLimit) {
+      child.lost = true;
+      ::kill(-child.pid, SIGKILL);
+    }
+  }
+}
+
 void Supervisor::kill_all() {
   kill_at_.reset();
   give_up_at_ = Clock::now() + kGiveUp;
   for (const Child& child : children_) {
     if (!child.ended) {
-      ::kill(-child.pid, SIGKILL);
+      // srun kills its ranks then; killed itself, it would leave them running.
+      ::kill(-child.pid, child.srun ? SIGTERM : SIGKILL);
     }
   }
 }
@@ -255,7 +305,8 @@ void Supervisor::send(Child& child, int number) {
     }
     return;
   }
-  ::kill(-child.pid, number);
+  const bool kills = number == SIGTERM || number == SIGHUP || number == SIGQUIT;
+  ::kill(-child.pid, child.srun && kills ? SIGUSR1 : number);
   if (number == SIGTERM) {
     ::kill(-child.pid, SIGCONT); // a stopped process would not see it
   }
@@ -285,7 +336,9 @@ size_t Supervisor::running() const {
 
 std::chrono::milliseconds Supervisor::time_to_wait() const {
   std::optional<Clock::time_point> next;
-  for (const auto& time : {settle_at_, kill_at_, give_up_at_}) {
+  const std::optional<Clock::time_point> beat_at =
+      beating() ? std::optional(next_beat_) : std::nullopt;
+  for (const auto& time : {settle_at_, kill_at_, give_up_at_, beat_at}) {
     if (time && (!next || *time < *next)) {
       next = time;
     }

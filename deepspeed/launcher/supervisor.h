@@ -4,6 +4,8 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 #include "deepspeed/launcher/file_descriptor.h"
 #include "deepspeed/launcher/output_relay.h"
 #include "deepspeed/launcher/signal_source.h"
+#include "deepspeed/launcher/silence.h"
 
 namespace deepspeed::launcher {
 
@@ -26,6 +29,15 @@ struct Child {
   // `outbox`. Not open for a rank of this host.
   FileDescriptor control = {};
   std::string outbox = {};
+  // Another host: its deepspeed process says that it is alive every kBeat.
+  bool beats = false;
+  bool reported = false; // it has told its own failure
+  bool lost = false; // it was not heard any more, and given up
+  Silence silence = {};
+  uint64_t bytes_heard = 0; // of tail->bytes_read
+  // Slurm's srun. It hands SIGUSR1 on to the ranks, and kills them without
+  // a word for SIGTERM, SIGHUP and SIGQUIT.
+  bool srun = false;
 
   // After its end.
   bool ended = false;
@@ -58,7 +70,12 @@ struct SupervisorOptions {
 //   SIGKILL after `stop_grace`. A second SIGINT kills at once. Then the exit
 //   code is 75 or 0 if every child says so, else 128 + signal.
 // - SIGUSR1 and SIGUSR2 are passed on. SIGTSTP stops and SIGCONT continues all.
+//   On other hosts kPause and kContinue do that.
 // - kLauncherLost: SIGTERM, SIGKILL after at most two seconds.
+// - A host that beats and is then silent for kSilenceLimit has failed: its ssh
+//   is killed.
+// - With srun the ranks get SIGUSR1 in place of SIGTERM, SIGHUP and SIGQUIT,
+//   and what should kill them is SIGTERM to srun.
 // One thread: the one that started the children.
 class Supervisor {
  public:
@@ -66,7 +83,8 @@ class Supervisor {
       std::vector<Child>& children,
       OutputRelay& relay,
       SignalSource& signals,
-      const SupervisorOptions& options);
+      const SupervisorOptions& options,
+      std::function<void()> on_beat = nullptr); // called every kBeat
 
   // Until every child has ended.
   Outcome run();
@@ -84,6 +102,8 @@ class Supervisor {
   // Now, and as long as processes have to stop by themselves.
   Clock::time_point end_of(Seconds grace) const;
   void on_time();
+  void beat();
+  bool beating() const;
   void kill_all();
   void send(Child& child, int number);
   void write_outboxes();
@@ -96,6 +116,8 @@ class Supervisor {
   OutputRelay& relay_;
   SignalSource& signals_;
   const SupervisorOptions options_;
+  const std::function<void()> on_beat_;
+  Clock::time_point next_beat_ = Clock::now();
   int requested_ = 0; // the signal that asked for the end
   int failed_ = -1; // index of the child to blame
   bool stopping_ = false; // because of the failure

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/log.h"
@@ -89,8 +90,16 @@ std::string restarted_folder() {
 
 void name_resume_folder(const std::string& folder) {
   const char* file = std::getenv("DS_RESUME_FILE");
-  if (file != nullptr) {
-    base::write_file_atomically(file, folder);
+  if (file == nullptr) {
+    return;
+  }
+  // In place: the file is the launcher's own, and may be one in memory.
+  std::ofstream stream(file, std::ios::trunc);
+  stream << folder << std::flush;
+  if (!stream) {
+    base::log_warning(
+        std::string("cannot write ") + file +
+        " (DS_RESUME_FILE): a restart by the launcher would start anew");
   }
 }
 
@@ -208,9 +217,16 @@ void Run::tell_memory_plan() const {
 }
 
 void Run::join_ranks() {
-  comm::RankInfo info;
-  if (settings_.engine.enabled) {
-    info = comm::rank_from_environment();
+  const comm::RankInfo info = comm::rank_from_environment();
+  if (!settings_.engine.enabled && info.world_size > 1) {
+    throw base::Error(
+        base::ExitCode::config,
+        "train_bert is a single process, and this is rank " +
+            std::to_string(info.rank) + " of " +
+            std::to_string(info.world_size) +
+            ": each would train a run of its own",
+        "",
+        "start train_bert_ds in place of train_bert; it has the same flags");
   }
   base::set_quiet(info.rank != 0);
   local_ranks_ = info.local_world_size;
