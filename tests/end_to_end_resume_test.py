@@ -141,7 +141,7 @@ class Stopped(EndToEndTest):
         process, folder = self.launch_train(*flags)
         self.wait(process, lambda: metrics(folder))
         run = self.stop(process, number)
-        self.assertIn("stopping: finishing this step, then saving", run.err)
+        self.assertIn("stopping: this step is to be finished and saved", run.err)
         self.assertIn(f"Stopped by {word} after step", run.err)
         [step] = steps_of(folder)
         self.assertEqual(max(metrics(folder)), step)

@@ -1,6 +1,8 @@
 // Errors that one rank meets and all ranks must act on.
 #include "deepspeed/engine/agree.h"
 
+#include <unistd.h>
+
 #include <optional>
 
 #include "deepspeed/base/error.h"
@@ -9,11 +11,18 @@
 namespace deepspeed {
 namespace {
 
+std::string host_name() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
 std::string error_text(const base::Error& error) {
   return base::Json({static_cast<int>(error.code()),
                      error.what(),
                      error.where(),
-                     error.hint()})
+                     error.hint(),
+                     host_name()})
       .dump(-1, ' ', false, base::Json::error_handler_t::replace);
 }
 
@@ -36,9 +45,12 @@ void agree(comm::ProcessGroup& ranks, const std::function<void()>& part) {
   for (size_t rank = 0; rank < all.size(); ++rank) {
     if (!all[rank].empty()) {
       const auto error = base::Json::parse(all[rank]);
+      const auto host = error[4].get<std::string>();
       throw base::Error(
           static_cast<base::ExitCode>(error[0].get<int>()),
-          "rank " + std::to_string(rank) + ": " + error[1].get<std::string>(),
+          "rank " + std::to_string(rank) +
+              (host == host_name() ? "" : " on " + host) + ": " +
+              error[1].get<std::string>(),
           error[2].get<std::string>(),
           error[3].get<std::string>());
     }

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "deepspeed/launcher/node_job.h"
+
 namespace deepspeed::launcher {
 
 namespace {
@@ -90,10 +92,19 @@ std::string code_hint(int code, long memory_kills) {
 }
 
 // A mistake of the user, which the program has just explained on the screen.
+// Ranks often share it, and rank 0 tells of what another one has found: the
+// first to end need not be the one to blame.
 bool explained(const Child& child) {
-  const int code = WIFEXITED(child.status) ? WEXITSTATUS(child.status) : 0;
-  return child.log_file.empty() && !child.tail->lines().empty() &&
-      (code == 64 || code == 66 || code == 78);
+  const bool told = child.remote()
+      ? child.reported
+      : child.log_file.empty() && !child.tail->lines().empty();
+  return told && !WIFSIGNALED(child.status) &&
+      !worth_restarting(child.exit_code());
+}
+
+std::string explained_end(const Child& child) {
+  return " was the first to end, with exit code " +
+      std::to_string(child.exit_code()) + "; the reason stands above\n";
 }
 
 std::string last_lines(const Child& child) {
@@ -134,14 +145,21 @@ long OutOfMemoryCounter::kills() const {
 
 std::string failure_report(const Child& child, long memory_kills) {
   if (child.remote()) {
+    if (explained(child)) {
+      return "error: " + child.title + explained_end(child);
+    }
     return "error: " + child.title + " " + describe_end(child) +
         (child.reported
              ? "\n  its own report stands above\n"
              : "\n  its deepspeed process there could not say why\n");
   }
-  std::string report = "error: " + child.title + " (host " + child.host +
-      ", pid " + std::to_string(child.pid) + ") " + describe_end(child) + "\n" +
-      (explained(child) ? "" : last_lines(child));
+  const std::string who = "error: " + child.title + " (host " + child.host +
+      ", pid " + std::to_string(child.pid) + ")";
+  if (explained(child)) {
+    return who + explained_end(child);
+  }
+  const std::string report =
+      who + " " + describe_end(child) + "\n" + last_lines(child);
   const std::string hint = WIFSIGNALED(child.status)
       ? signal_hint(WTERMSIG(child.status), memory_kills)
       : code_hint(WEXITSTATUS(child.status), memory_kills);

@@ -72,7 +72,7 @@ int run_training_program(
     try {
       return program();
     } catch (const base::Error& error) {
-      if (defaults.engine.enabled && !has_to_tell()) {
+      if (!has_to_tell()) {
         return static_cast<int>(error.code());
       }
       throw;

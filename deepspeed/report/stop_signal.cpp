@@ -28,9 +28,10 @@ void on_signal(int signal) {
   const int saved_errno = errno;
   int none = 0;
   if (stop_requested.compare_exchange_strong(none, signal)) {
-    say(signal == SIGINT ? "\nstopping: finishing this step, then saving "
-                           "(Ctrl-C again: end at once, without saving)\n"
-                         : "\nstopping: finishing this step, then saving\n");
+    say(signal == SIGINT
+            ? "\nstopping: this step is to be finished and saved "
+              "(Ctrl-C again: end at once, without saving)\n"
+            : "\nstopping: this step is to be finished and saved\n");
   } else if (signal == SIGINT) {
     say("\nended at once: nothing was saved after the last checkpoint\n");
     ::_exit(128 + SIGINT);

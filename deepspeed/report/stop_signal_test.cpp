@@ -21,7 +21,7 @@ TEST(StopSignal, TheFirstSignalOnlySetsAFlag) {
           ::_exit(none && stop_signal() == signal ? 75 : 1);
         },
         ExitedWithCode(75),
-        "stopping: finishing this step, then saving");
+        "stopping: this step is to be finished and saved");
   }
 }
 
