@@ -9,8 +9,8 @@ namespace {
 // The text, or "error: " and the problem.
 std::string read(std::string_view line) {
   std::string text;
-  const std::string problem = read_json_line(line, "text", text);
-  return problem.empty() ? text : "error: " + problem;
+  const JsonProblem problem = read_json_line(line, "text", text);
+  return problem ? "error: " + problem.what : text;
 }
 
 TEST(JsonLine, FindsTheField) {
@@ -65,6 +65,49 @@ TEST(JsonLine, RefusesDeepNesting) {
   EXPECT_EQ(
       read("{\"text\": \"a\", \"b\": " + deep),
       "error: nested deeper than 64 levels");
+}
+
+TEST(JsonLine, TakesWhatPythonWritesWhereNobodyReadsIt) {
+  EXPECT_EQ(
+      read(R"({"a": NaN, "b": [Infinity, -Infinity], "text": "NaN 1e999"})"),
+      "NaN 1e999");
+  EXPECT_EQ(read("{\"a\":1e999,\"text\":\"x\"}"), "x");
+  EXPECT_EQ(
+      read("{\"a\": -1" + std::string(400, '0') + ", \"text\": \"x\"}"), "x");
+  EXPECT_EQ(read(R"({"a": "\ud800x", "text": "\ud83d\ude00"})"), "😀");
+  EXPECT_EQ(read("{\"a\": \"\xff\", \"text\": \"x\"}"), "x");
+  EXPECT_EQ(read(R"({"a": "\\", "b": NaN, "text": "x\""})"), "x\"");
+  EXPECT_EQ(
+      read(R"({"text": NaN})"),
+      "error: the field \"text\" is a number, not a string");
+  for (const char* value :
+       {"NaNs",
+        "-NaN",
+        "+1",
+        "01e999",
+        "1e",
+        "1.",
+        "nan",
+        "NaN 1",
+        "\\",
+        "."}) {
+    const std::string line =
+        std::string("{\"text\": \"x\", \"a\": ") + value + "}";
+    EXPECT_TRUE(read(line).starts_with("error: not valid JSON")) << line;
+  }
+}
+
+TEST(JsonLine, HintsAtWhatFits) {
+  std::string text;
+  EXPECT_EQ(
+      read_json_line(R"({"title": "a", "body": {"x": 1}})", "text", text).hint,
+      "it has the fields title, body; --text_column names one");
+  EXPECT_NE(
+      read_json_line("{", "text", text).hint.find("jq -c ."),
+      std::string::npos);
+  EXPECT_TRUE(is_json_object(" {\"a\": NaN}"));
+  EXPECT_FALSE(is_json_object("[{}]"));
+  EXPECT_FALSE(is_json_object("{a}"));
 }
 
 TEST(JsonLine, TakesManyKeysInLinearTime) {

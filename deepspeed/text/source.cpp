@@ -195,14 +195,9 @@ std::string_view SampleReader::text_of(std::string_view line) {
         where,
         "");
   }
-  const std::string problem = read_json_line(line, text_column_, json_text_);
-  if (!problem.empty()) {
-    throw Error(
-        ExitCode::data,
-        problem,
-        where,
-        "each line must be an object with a string \"" + text_column_ +
-            "\"; --text_column names another field");
+  const JsonProblem problem = read_json_line(line, text_column_, json_text_);
+  if (problem) {
+    throw Error(ExitCode::data, problem.what, where, problem.hint);
   }
   return json_text_;
 }
