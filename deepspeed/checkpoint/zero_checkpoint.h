@@ -23,6 +23,8 @@ struct ZeroOpenOptions {
   // frozen parameters (Error(config) without it); those of 16-bit training are
   // found by their values otherwise.
   std::vector<std::vector<std::string>> stage0_groups = {};
+  // Names in it that the checkpoint does not have are passed over.
+  bool new_parameters = false;
   // Such a file may do without param groups and optimizer: topology().groups is
   // then empty, and frozen() has all parameters.
   bool weights_only = false;

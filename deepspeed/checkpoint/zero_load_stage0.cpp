@@ -59,16 +59,24 @@ std::vector<std::string> candidates(const Data& data) {
   return names;
 }
 
-// Names and shapes as topology; an error for a name that the module lacks.
-std::vector<ZeroGroup> groups_of(const Names& names, const Data& data) {
+// Names and shapes as topology; an error for a name that the module lacks, or
+// without it.
+std::vector<ZeroGroup> groups_of(
+    const Names& names,
+    const Data& data,
+    bool new_parameters = false) {
   std::vector<ZeroGroup> groups;
   for (const std::vector<std::string>& list : names) {
     ZeroGroup group;
     for (const std::string& name : list) {
       const auto found = data.module_index.find(name);
+      if (found == data.module_index.end() && new_parameters) {
+        continue;
+      }
       if (found == data.module_index.end()) {
+        // The checkpoint may be whole: no older one is to be tried.
         throw base::Error(
-            base::ExitCode::data,
+            base::ExitCode::config,
             "the checkpoint has no parameter " + name,
             data.path,
             "the model must be the one that was saved");
@@ -207,7 +215,7 @@ std::optional<std::vector<ZeroGroup>> find_groups(
   if (own) {
     groups = read_param_shapes(own->at(kParamShapes), data);
   } else if (!options.stage0_groups.empty()) {
-    groups = groups_of(options.stage0_groups, data);
+    groups = groups_of(options.stage0_groups, data, options.new_parameters);
   } else {
     groups = groups_of({candidates(data)}, data);
   }

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/engine/test_steps.h"
 
 namespace deepspeed {
@@ -362,6 +363,33 @@ TEST(Checkpoint, WithoutStrictnessTheRestIsToldAndTrains) {
   }
 }
 
+// Python's stage 0 does not tell the names of the optimizer's parameters.
+TEST(Checkpoint, NewParametersBesideThoseOfPythonsStage0) {
+  const base::TemporaryFolder folder;
+  save_two(folder.path(), {});
+  for (const std::string tag : {"one", "two"}) {
+    const std::string path =
+        folder.path() + "/" + tag + "/mp_rank_00_model_states.pt";
+    auto dict = *checkpoint::load_torch_file(path).get_if<checkpoint::Dict>();
+    std::erase_if(dict.entries, [](const checkpoint::DictEntry& entry) {
+      return *entry.key.get_if<std::string>() == "deepspeed_cpp";
+    });
+    checkpoint::save_torch_file(path, dict);
+    std::filesystem::remove(folder.path() + "/" + tag + "/ds_manifest.json");
+  }
+  on_ranks(1, [&](const auto& ranks) {
+    auto module = std::make_shared<LongModule>();
+    Engine engine = make_engine(module, ranks, {});
+    EXPECT_THAT(
+        comm::error_of([&] { engine.load_checkpoint(folder.path()); }),
+        testing::StartsWith("78 the checkpoint has no parameter extra"));
+    const LoadedCheckpoint loaded =
+        engine.load_checkpoint(folder.path(), {.module_strict = false});
+    EXPECT_THAT(loaded.missing, testing::ElementsAre("extra"));
+    EXPECT_EQ(engine.global_steps(), 2);
+  });
+}
+
 TEST(Checkpoint, AParameterThatWasFrozenHasNoStatesToLoad) {
   const base::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
@@ -436,6 +464,10 @@ struct ManyBuffers : SmallModule {
         at::arange(first, first + 3).to(at::kDouble));
     register_buffer("conjugated", turns.conj());
     register_buffer("negated", at::imag(turns.conj()));
+    // Ten bytes, of which eight are two numbers.
+    register_buffer(
+        "odd_bytes",
+        (at::arange(10, at::kByte) + first).slice(0, 0, 8).view(at::kFloat));
   }
 };
 
@@ -480,6 +512,9 @@ TEST(Checkpoint, WhatCannotBeSavedIsRefusedAtTheStart) {
         error_with(at::quantize_per_tensor(at::ones({3}), 0.1, 0, at::kQInt8)),
         testing::StartsWith("78 buffer odd is quantized"));
     EXPECT_THAT(
+        error_with(at::zeros({3}, at::TensorOptions(at::kMeta))),
+        testing::StartsWith("78 buffer odd has no values"));
+    EXPECT_THAT(
         error_with(at::zeros({3}, at::kComplexHalf)),
         testing::StartsWith("78 buffer odd has the dtype ComplexHalf"));
     // A frozen parameter is written in the same way.
@@ -502,14 +537,28 @@ TEST(Checkpoint, AFileOfAnotherKindOfNumbersDoesNotFit) {
     const auto engine_of = [&](const at::Tensor& value) {
       return make_engine(std::make_shared<Positions>(value), ranks, {});
     };
-    engine_of(at::full({2}, 1.5)).save_checkpoint(folder.path());
-    for (const auto type : {at::kLong, at::kBool}) {
-      EXPECT_THAT(
-          comm::error_of([&] {
-            engine_of(at::zeros({2}, type)).load_checkpoint(folder.path());
-          }),
-          HasSubstr("float32[2]"));
-    }
+    const auto error_with = [&](const at::Tensor& saved, auto type) {
+      engine_of(saved).save_checkpoint(folder.path());
+      return comm::error_of([&] {
+        engine_of(at::zeros({2}, type)).load_checkpoint(folder.path());
+      });
+    };
+    const at::Tensor numbers = at::arange(2) + 1; // 1 and 2
+    EXPECT_THAT(
+        error_with(numbers.to(at::kFloat) * 0.5, at::kLong),
+        HasSubstr("float32[2]"));
+    EXPECT_THAT(error_with(numbers, at::kBool), HasSubstr("int64[2]"));
+    EXPECT_THAT(
+        error_with(
+            at::complex(numbers.to(at::kFloat), at::ones({2})), at::kFloat),
+        HasSubstr("complex64[2]"));
+    EXPECT_THAT(error_with(numbers + 255, at::kByte), HasSubstr("int64[2]"));
+    // What loses nothing is converted, as Python does it.
+    EXPECT_EQ(error_with(numbers.to(at::kUInt16), at::kLong), "");
+    EXPECT_EQ(error_with(numbers, at::kUInt64), "");
+    EXPECT_EQ(error_with(numbers.to(at::kFloat), at::kLong), "");
+    EXPECT_EQ(error_with(at::arange(2).to(at::kByte), at::kBool), "");
+    EXPECT_EQ(error_with(numbers.to(at::kDouble) / 3, at::kFloat), "");
   });
 }
 

@@ -76,6 +76,7 @@ void compare_module(
           file.path(),
           kOtherModel);
     }
+    flat::require_fit(*saved, file.path() + ": " + name, tensor);
   }
   for (const auto& [name, tensor] : options.derived) {
     known.insert(name);
@@ -342,9 +343,11 @@ void report_changes(const EngineState& state, const ZeroCheckpoint& file) {
 ZeroCheckpoint open_together(
     EngineState& state,
     const std::string& folder,
-    const std::string& tag) {
+    const LoadOptions& how) {
+  const std::string& tag = how.tag;
   std::optional<ZeroCheckpoint> file;
   checkpoint::ZeroOpenOptions options;
+  options.new_parameters = !how.module_strict;
   for (const auto& group : state.groups) {
     options.stage0_groups.emplace_back();
     for (const flat::FlatEntry& entry : group->entries()) {
@@ -377,7 +380,7 @@ LoadedCheckpoint Engine::load_checkpoint(
     const std::string& folder,
     const LoadOptions& options) {
   EngineState& state = *state_;
-  const ZeroCheckpoint file = open_together(state, folder, options.tag);
+  const ZeroCheckpoint file = open_together(state, folder, options);
   const bool optimizer = options.optimizer_states && !options.module_only;
   LoadedCheckpoint loaded{file.path(), file.client_state()};
   loaded.ranks = file.topology().ranks;

@@ -41,6 +41,21 @@ std::optional<DType> file_dtype(at::ScalarType type) {
   return std::nullopt;
 }
 
+at::ScalarType torch_dtype(DType type) {
+  for (const auto& [file, torch] : kTypes) {
+    if (file == type) {
+      return torch;
+    }
+  }
+  TORCH_INTERNAL_ASSERT(false);
+}
+
+at::Tensor dense_of(const checkpoint::Tensor& source) {
+  at::Tensor dense = at::empty(source.sizes, torch_dtype(source.dtype));
+  source.copy_to(static_cast<std::byte*>(dense.data_ptr()));
+  return dense;
+}
+
 base::Error unfit(
     const checkpoint::Tensor& source,
     const std::string& name,
@@ -54,20 +69,17 @@ base::Error unfit(
       "load it with the settings it was trained with");
 }
 
-at::ScalarType torch_dtype(DType type) {
-  for (const auto& [file, torch] : kTypes) {
-    if (file == type) {
-      return torch;
-    }
-  }
-  TORCH_INTERNAL_ASSERT(false);
-}
-
 } // namespace
 
 std::string storage_fault(const at::Tensor& tensor) {
   if (tensor.is_quantized()) {
     return "is quantized";
+  }
+  if (tensor.is_nested()) {
+    return "is nested";
+  }
+  if (tensor.is_meta()) {
+    return "has no values (device meta)";
   }
   if (tensor.layout() != at::kStrided) {
     return "has the layout " + c10::str(tensor.layout());
@@ -81,7 +93,11 @@ checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
   if (const std::string fault = storage_fault(given); !fault.empty()) {
     throw std::invalid_argument("a tensor that cannot be stored: it " + fault);
   }
-  const at::Tensor tensor = given.resolve_conj().resolve_neg();
+  at::Tensor tensor = given.resolve_conj().resolve_neg();
+  // A view of bytes that are no whole number of elements.
+  if (tensor.storage().nbytes() % tensor.element_size() != 0) {
+    tensor = tensor.clone();
+  }
   const auto& memory = tensor.storage();
   auto& storage = storages_[memory.data()];
   if (storage == nullptr) {
@@ -98,18 +114,37 @@ checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
   return result;
 }
 
+void require_fit(
+    const checkpoint::Tensor& source,
+    const std::string& name,
+    const at::Tensor& target) {
+  if (target.sizes() != at::IntArrayRef(source.sizes)) {
+    throw unfit(source, name, target);
+  }
+  const at::ScalarType from = torch_dtype(source.dtype);
+  const at::ScalarType to = target.scalar_type();
+  if (from == to || at::isComplexType(to) ||
+      (at::isFloatingType(to) && !at::isComplexType(from))) {
+    return;
+  }
+  // Masks were bytes once: 0 and 1 fit.
+  const at::NoGradGuard no_grad;
+  const at::Tensor dense = dense_of(source);
+  const bool complex = at::isComplexType(from);
+  const at::Tensor real = complex ? at::real(dense) : dense;
+  const at::Tensor back = real.to(to).to(real.scalar_type());
+  if (!back.equal(real) || (complex && at::imag(dense).any().item<bool>())) {
+    throw unfit(source, name, target);
+  }
+}
+
 void copy_from_file(
     const checkpoint::Tensor& source,
     const std::string& name,
     at::Tensor target) {
-  if (target.sizes() != at::IntArrayRef(source.sizes) ||
-      !at::canCast(torch_dtype(source.dtype), target.scalar_type())) {
-    throw unfit(source, name, target);
-  }
+  require_fit(source, name, target);
   const at::NoGradGuard no_grad;
-  at::Tensor dense = at::empty(source.sizes, torch_dtype(source.dtype));
-  source.copy_to(static_cast<std::byte*>(dense.data_ptr()));
-  target.copy_(dense);
+  target.copy_(dense_of(source));
 }
 
 void check_equal(

@@ -25,9 +25,15 @@ class FileTensors {
   std::map<const void*, std::shared_ptr<const checkpoint::Storage>> storages_;
 };
 
-// Copies `source` into `target`, converting the dtype. Error(data) naming
-// `name` if the shapes differ, or if the dtype of `target` cannot hold the
-// values: complex numbers in real ones, fractions in integers.
+// Error(data) naming `name` if `source` does not fit into `target`: the shapes
+// differ, or its dtype has not the values (complex numbers for real ones,
+// fractions or larger numbers for integers). Rounding is no such thing.
+void require_fit(
+    const checkpoint::Tensor& source,
+    const std::string& name,
+    const at::Tensor& target);
+
+// Copies `source` into `target`, converting the dtype. Throws as require_fit().
 void copy_from_file(
     const checkpoint::Tensor& source,
     const std::string& name,
