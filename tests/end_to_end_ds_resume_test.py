@@ -169,6 +169,10 @@ class Stopped(DsTest):
         self.assertIn(f"Stopped by {word} after step", run.err)
         self.assertNotIn("error", run.err)
         self.assertEqual(run.err.count("stopping: this step"), 1, run.err)
+        # As it was started, and to the end that it was to have.
+        self.assertRegex(
+            run.err, r"Next:\n  deepspeed .*--num_gpus[= ]2 \S*train_bert_ds "
+            rf"--load_checkpoint_dir {folder}\n")
         [step] = tags_of(folder)
         self.assertEqual(latest(folder), f"global_step{step}")
         self.assertEqual(max(metrics(folder)), step)

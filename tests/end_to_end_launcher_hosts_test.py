@@ -13,52 +13,12 @@ import sys
 import time
 import unittest
 
-from launcher_support import BIN, LauncherTest
+from launcher_support import BIN, HostsTest, LauncherTest
 
-# As ssh does: the words behind the host go to a shell of that host, in a clean
-# environment. What is asked of some hosts fails in well-known ways.
-SSH = """
-echo "$@" >> "{folder}/ssh.log"
-while [ "$1" != -- ]; do shift; done
-host=$2
-shift 2
-case $host in
-denied) echo "$host: Permission denied (publickey)." >&2; exit 255;;
-key) echo "Host key verification failed." >&2; exit 255;;
-slow) exec sleep 1000;;
-empty) exec env -i TEST_MARK=$TEST_MARK sh -c 'no_such_program';;
-esac
-cd /
-exec env -i HOME=/ TEST_MARK=$TEST_MARK DS_ACCELERATOR=cpu PATH=/usr/bin:/bin \\
-  TEST_HOST=$host sh -c "$*"
-"""
 PRINT_ALL = ("import json\n"
              "print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]))\n")
 READY = "open(f'ready{rank}', 'w').close()\n"
 SLEEP = READY + "time.sleep(1000)\n"
-
-
-class HostsTest(LauncherTest):
-    def setUp(self):
-        super().setUp()
-        self.script("path/ssh", SSH.format(folder=self.folder))
-        self.environment["PATH"] = f"{self.folder}/path:" + os.environ["PATH"]
-        self.hosts("w0 slots=1", "w1 slots=2")
-
-    def hosts(self, *lines):
-        (self.folder / "hosts").write_text("\n".join(lines) + "\n")
-
-    def finish(self, process, code=0, gone_within=3.0):
-        """What runs on other hosts ends a moment after the launcher."""
-        return super().finish(process, code, gone_within)
-
-    def on_hosts(self, *arguments):
-        return ("-H", "hosts", *arguments)
-
-    @staticmethod
-    def other_port():
-        with socket.create_server(("", 0)) as server:
-            return server.getsockname()[1]
 
 
 class Ssh(HostsTest):
@@ -102,7 +62,7 @@ class Ssh(HostsTest):
         self.assertEqual(len(log), 2)
         for host in ("w0", "w1"):
             self.assertEqual(sum(line.endswith(
-                f" -p 2222 -o A B -- {host} '{BIN}/deepspeed' --node-agent")
+                f" -p 2222 -o A B -- {host} {BIN}/deepspeed --node-agent")
                 for line in log), 1, log)
         self.assertIn("BatchMode=yes", log[0])
 

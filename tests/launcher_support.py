@@ -6,6 +6,7 @@ The program is taken from the folder in DS_BIN, or from build/bin.
 
 import os
 import pathlib
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +16,31 @@ import uuid
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("DS_BIN", ROOT / "build" / "bin")).resolve()
 PATIENCE = 60  # seconds
+
+# As ssh does: the words behind the host go to a shell of that host, in a clean
+# environment. What is asked of some hosts fails in well-known ways.
+SSH = """
+echo "$@" >> "{folder}/ssh.log"
+while [ "$1" != -- ]; do shift; done
+host=$2
+shift 2
+case $host in
+denied) echo "$host: Permission denied (publickey)." >&2; exit 255;;
+key) echo "Host key verification failed." >&2; exit 255;;
+slow) exec sleep 1000;;
+down) if [ -e "{folder}/is_down" ]; then
+  echo "$host: no route to host" >&2; exit 255
+fi;;
+greets) printf "Welcome to $host";;
+cut) cd /; exec env -i TEST_MARK=$TEST_MARK DS_ACCELERATOR=cpu PATH=/usr/bin:/bin \
+  TEST_HOST=$host python3 "{folder}/network.py" sh -c "$*";;
+late) sleep 8;;
+empty) exec env -i TEST_MARK=$TEST_MARK sh -c 'no_such_program';;
+esac
+cd /
+exec env -i HOME=/ TEST_MARK=$TEST_MARK DS_ACCELERATOR=cpu PATH=/usr/bin:/bin \\
+  TEST_HOST=$host sh -c "$*"
+"""
 
 
 class LauncherTest(unittest.TestCase):
@@ -118,3 +144,26 @@ class LauncherTest(unittest.TestCase):
             self.assertIn(str(word), run.err)
         self.assertEqual(run.out, "")
         return run
+
+
+class HostsTest(LauncherTest):
+    def setUp(self):
+        super().setUp()
+        self.script("path/ssh", SSH.format(folder=self.folder))
+        self.environment["PATH"] = f"{self.folder}/path:" + os.environ["PATH"]
+        self.hosts("w0 slots=1", "w1 slots=2")
+
+    def hosts(self, *lines):
+        (self.folder / "hosts").write_text("\n".join(lines) + "\n")
+
+    def finish(self, process, code=0, gone_within=3.0):
+        """What runs on other hosts ends a moment after the launcher."""
+        return super().finish(process, code, gone_within)
+
+    def on_hosts(self, *arguments):
+        return ("-H", "hosts", *arguments)
+
+    @staticmethod
+    def other_port():
+        with socket.create_server(("", 0)) as server:
+            return server.getsockname()[1]

@@ -131,6 +131,7 @@ NodeJob make_job(const LaunchOptions& options, const Resources& resources) {
       .no_python = options.no_python,
       .local_rank = !options.no_local_rank};
   job.environment = own_environment();
+  set_variable(job.environment, "DS_LAUNCH_COMMAND", options.command);
   job.devices = resources.devices;
   job.bind_cores = options.bind_cores;
   job.bind_core_list = options.bind_core_list;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/shell_word.h"
 #include "deepspeed/launcher/flag_table.h"
 
 namespace deepspeed::launcher {
@@ -145,6 +146,9 @@ LaunchOptions parse_launch_options(const std::vector<std::string>& arguments) {
   }
   if (position < arguments.size()) {
     options.script = arguments[position];
+    for (size_t i = 0; i <= position; ++i) {
+      options.command += " " + base::shell_word(arguments[i]);
+    }
     options.arguments.assign(
         arguments.begin() + static_cast<std::ptrdiff_t>(position) + 1,
         arguments.end());

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/launcher/ssh_launch.h"
 
 namespace deepspeed::launcher {
 namespace {
@@ -109,11 +108,6 @@ TEST(NodeMessage, RefusesWhatDoesNotFit) {
   const std::string prefix = bytes_of({}).substr(0, 7); // version, folder
   EXPECT_THAT(
       refusal(prefix + "999999999999" + '\0'), HasSubstr("999999999999 items"));
-}
-
-TEST(ShellWord, KeepsAnything) {
-  EXPECT_EQ(shell_word("/usr/bin/deepspeed"), "'/usr/bin/deepspeed'");
-  EXPECT_EQ(shell_word("a'b $(id)"), "'a'\\''b $(id)'");
 }
 
 } // namespace

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/shell_word.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/failure_report.h"
 #include "deepspeed/launcher/node_agent.h"
@@ -166,7 +167,8 @@ class Hosts {
     command.insert(
         command.end(), options_.arguments.begin(), options_.arguments.end());
     command.insert(
-        command.end(), {"--", host, shell_word(own_path()) + " " + kAgentFlag});
+        command.end(),
+        {"--", host, base::shell_word(own_path()) + " " + kAgentFlag});
     return command;
   }
 
@@ -265,18 +267,6 @@ class Hosts {
   Clock::time_point next_beat_ = started_;
   std::optional<Clock::time_point> first_end_;
 };
-
-} // namespace
-
-std::string shell_word(const std::string& text) {
-  std::string word = "'";
-  for (const char c : text) {
-    word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  }
-  return word + "'";
-}
-
-namespace {
 
 // Waits for the hosts; a restart does so for kRestartPatience. 0, or 128 + a
 // signal.

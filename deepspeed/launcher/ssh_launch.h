@@ -27,7 +27,4 @@ int run_over_ssh(
     OutputRelay& relay,
     SignalSource& signals);
 
-// Quoted for the shell of another host, which gets this one word only.
-std::string shell_word(const std::string& text);
-
 } // namespace deepspeed::launcher

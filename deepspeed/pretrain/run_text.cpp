@@ -2,11 +2,13 @@
 #include "deepspeed/pretrain/run_text.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/shell_word.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/isa.h"
@@ -147,6 +149,22 @@ report::Rows start_table(const RunStart& run) {
   return rows;
 }
 
+namespace {
+
+// As this run was started: the launcher says how, with hosts and slots.
+std::string training_command(const report::Settings& settings) {
+  if (!settings.engine.enabled) {
+    return "train_bert";
+  }
+  const std::string program = "train_bert_ds";
+  const char* command = std::getenv("DS_LAUNCH_COMMAND");
+  return command != nullptr && std::string_view(command).ends_with(program)
+      ? command
+      : "deepspeed " + program;
+}
+
+} // namespace
+
 report::EndSummary end_summary(const RunResult& result) {
   report::EndSummary summary;
   double seconds = 0;
@@ -169,20 +187,20 @@ report::EndSummary end_summary(const RunResult& result) {
     summary.rows.emplace_back("Speed", speed_text(result.speed));
   }
   summary.rows.emplace_back("Report", result.experiment.report_path());
+  const std::string folder = base::shell_word(result.experiment.path());
+  // What was stopped has steps left; what has finished needs a new end.
   summary.next_commands.push_back(
-      (result.settings.engine.enabled ? "deepspeed train_bert_ds"
-                                      : "train_bert") +
-      std::string(" --load_checkpoint_dir ") + result.experiment.path() +
-      " --num_iterations " +
-      std::to_string(2 * result.settings.run.num_iterations));
+      training_command(result.settings) + " --load_checkpoint_dir " + folder +
+      (result.signal != 0 ? ""
+                          : " --num_iterations " +
+               std::to_string(2 * result.settings.run.num_iterations)));
   const std::string& exported = result.settings.run.export_dir;
   summary.next_commands.push_back(
       "fill_mask " +
-      (exported.empty() || result.signal != 0 ? result.experiment.path()
-                                              : exported) +
+      (exported.empty() || result.signal != 0 ? folder
+                                              : base::shell_word(exported)) +
       " \"The capital of France is <mask>.\"");
-  summary.next_commands.push_back(
-      "tensorboard --logdir " + result.experiment.path());
+  summary.next_commands.push_back("tensorboard --logdir " + folder);
   return summary;
 }
 
