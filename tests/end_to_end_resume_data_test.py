@@ -3,12 +3,11 @@
 tokenizer, and hparams.json."""
 
 import json
-import pathlib
-import re
 import shutil
 import unittest
+import zipfile
 
-from ds_support import DsTest, losses, metrics, tag
+from ds_support import DsTest, losses, tag
 from end_to_end_support import BIN, TOKENIZER, checkpoint, small_text
 
 FP32 = ("--dtype=fp32",)
@@ -34,6 +33,31 @@ class Position(DsTest):
             means.append(sum(lines[first:first + size]) / size)
             first += size
         return means
+
+    @staticmethod
+    def make_older(path):
+        """The position as if it had never been stored."""
+        with zipfile.ZipFile(path) as file:
+            entries = [(name, file.read(name)) for name in file.namelist()]
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in entries:
+                if name.endswith("data.pkl"):
+                    key = b"X\x07\0\0\0samples"
+                    assert content.count(key) == 1
+                    content = content.replace(key, key[:-1] + b"_")
+                file.writestr(name, content)
+
+    def test_older_checkpoints(self):
+        """Step x the batch of the stored settings and ranks."""
+        folder = self.train("--num_iterations=3", "--batch_size=4")
+        self.make_older(checkpoint(folder, 3))
+        run = self.resume(folder, "--batch_size=2", "--num_iterations=4")
+        self.assertIn("the data go on after 12 samples", run.err)
+        folder = self.train_ranks(2, "--num_iterations=3", "--batch_size=4")
+        self.make_older(tag(folder, 3) / "mp_rank_00_model_states.pt")
+        (tag(folder, 3) / "ds_manifest.json").unlink()
+        run = self.resume_ranks(1, folder, "--num_iterations=4")
+        self.assertIn("the data go on after 24 samples", run.err)
 
     def test_other_ranks_and_accumulation(self):
         lines = self.single_lines(16)
@@ -66,28 +90,38 @@ class Position(DsTest):
 
 
 class DataSet(DsTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.own = cls.shared / "own.txt"
+        cls.own.write_text(small_text(50))
+        cls.trained = cls.train_shared(1, *FP32, "--dataset", cls.own, *SIX)
+
     def setUp(self):
         super().setUp()
-        self.own = self.folder / "own.txt"
         self.own.write_text(small_text(50))
 
     def hparams(self, folder):
         return json.loads((folder / "hparams.json").read_text())
 
     def start(self):
-        return self.train("--dataset", self.own, *SIX)
+        return self.rewound(self.trained, 6)
+
+    def resume(self, folder, *flags, **options):
+        return self.run_program("train_bert_ds", "--load_checkpoint_dir",
+                                folder, *flags, **options)
 
     def refused(self, folder, words, *flags, code=78):
         before = (folder / "hparams.json").read_bytes()
         run = self.assert_fails(
-            code, words, "train_bert", "--load_checkpoint_dir", folder,
+            code, words, "train_bert_ds", "--load_checkpoint_dir", folder,
             "--num_iterations=7", *flags)
         self.assertEqual((folder / "hparams.json").read_bytes(), before)
         return run
 
-    def test_its_place_size_and_hash_are_stored(self):
+    def test_a_resume_from_another_folder_finds_it(self):
         (self.repository / "beside.txt").write_text(small_text(50))
-        folder = self.train("--dataset=beside.txt", *SIX)
+        folder = self.train_ranks(1, "--dataset=beside.txt", *SIX)
         stored = self.hparams(folder)
         self.assertEqual(
             stored["dataset"], str(self.repository / "beside.txt"))
@@ -96,10 +130,6 @@ class DataSet(DsTest):
         self.assertRegex(stored["tokenizer_hash"], "^[0-9a-f]{32}$")
         # Python's names stay names.
         self.assertEqual(stored["tokenizer"], "roberta-base")
-
-    def test_a_resume_from_another_folder_finds_it(self):
-        (self.repository / "beside.txt").write_text(small_text(50))
-        folder = self.train("--dataset=beside.txt", *SIX)
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "beside.txt").write_text("another text\n" * 9)
@@ -160,7 +190,7 @@ class DataSet(DsTest):
     def test_tokenizer(self):
         mine = self.folder / "mine"
         shutil.copytree(TOKENIZER, mine)
-        folder = self.train("--tokenizer", mine, *SIX)
+        folder = self.train_ranks(1, "--tokenizer", mine, *SIX)
         moved = self.folder / "moved"
         mine.rename(moved)
         self.refused(folder, [mine, "--tokenizer"], code=66)
@@ -226,7 +256,8 @@ class Hparams(DsTest):
         path.write_text(json.dumps(config))
         run = self.resume_ranks(1, folder, "--num_iterations=4")
         for line in ("batch_size 4 -> 2", "learning_rate 0.0001 -> 0.01",
-                     "zero_stage 1 -> 2", "dtype fp32 -> bf16"):
+                     "zero_stage 1 -> 2", "dtype fp32 -> bf16",
+                     "scheduler.params.warmup_num_steps 4 -> 8"):
             self.assertEqual(run.err.count(f"changed: {line}\n"), 1, run.err)
         self.assertEqual(run.err.count("changed: dtype"), 1, run.err)
         self.assertIn("the data go on after 8 samples", run.err)

@@ -67,7 +67,9 @@ void read_gradients(Section& root, const Context& context, Config& config) {
 }
 
 void read_logging(Section& root, Config& config) {
-  root.read("steps_per_print", config.steps_per_print, kNotNegative);
+  if (!root.is_word("steps_per_print", "auto")) { // never
+    root.read("steps_per_print", config.steps_per_print, kNotNegative);
+  }
   root.read("wall_clock_breakdown", config.wall_clock_breakdown);
   root.read("memory_breakdown", config.memory_breakdown);
   root.read("dump_state", config.dump_state);
@@ -142,6 +144,16 @@ void read_bf16(Section& root, const Context& context, Bf16& result) {
   }
   read_enabled(block, context, Dtype::bf16, result.enabled);
   block.read("check_grad_overflow", result.check_grad_overflow);
+  // Many files have the keys of fp16 in both blocks.
+  for (const char* key :
+       {"loss_scale",
+        "initial_scale_power",
+        "loss_scale_window",
+        "hysteresis",
+        "consecutive_hysteresis",
+        "min_loss_scale"}) {
+    block.no_effect(key, nullptr, "the loss is scaled in fp16 alone");
+  }
   block.refuse_unless(
       "immediate_grad_update", false, "gradients accumulate in fp32");
   block.refuse_unless(

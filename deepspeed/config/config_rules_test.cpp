@@ -261,10 +261,6 @@ TEST(Zero, StageThreeAndItsOffloadAreRefusedByName) {
       refusal(with("\"zero_optimization\": {\"stage\": 3}")),
       HasSubstr("stage 3 (sharded parameters) is not implemented yet"));
   EXPECT_THAT(
-      refusal(
-          with(R"("zero_optimization": {"offload_param": {"device": "cpu"}})")),
-      HasSubstr("offload of parameters needs stage 3"));
-  EXPECT_THAT(
       refusal(with(R"("zero_optimization": {"stage": 1,
           "offload_optimizer": {"device": "nvme", "nvme_path": "/x"}})")),
       HasSubstr("offload to NVMe is not implemented yet"));
@@ -370,7 +366,6 @@ const char* const kRefused[] = {
     R"("zero_optimization": {"zero_quantized_weights": true})",
     R"("zero_optimization": {"zero_quantized_gradients": true})",
     R"("zero_optimization": {"zenflow": {}})",
-    R"("zero_optimization": {"cpu_offload_param": true})",
     R"("zero_optimization": {"offload_optimizer": {"super_offload": true}})",
 };
 
@@ -389,6 +384,9 @@ TEST(Refused, HintsOfOtherImplementationsGiveAWarning) {
       R"("zero_optimization": {"legacy_stage1": true})",
       R"("zero_optimization": {"offload_optimizer": {"ratio": 0.5}})",
       R"("activation_checkpointing": {"partition_activations": true})",
+      R"("zero_optimization": {"offload_param": {"device": "cpu"}})",
+      R"("zero_optimization": {"cpu_offload_param": true})",
+      R"("bf16": {"enabled": true, "loss_scale": 0})",
       R"("activation_checkpointing": {"number_checkpoints": 4})",
       R"("checkpoint": {"parallel_write": {"pipeline_stage": true}})",
       R"("use_data_before_expert_parallelism": true)",

@@ -178,14 +178,17 @@ void read_offload_optimizer(
 }
 
 // Offload of parameters is part of stage 3.
-void refuse_offload_param(Section& zero) {
+void read_offload_param(Section& zero) {
   Section block = zero.child("offload_param");
-  if (block.has("device") && !block.is_word("device", "none") &&
+  if (block.is_word("device", "cpu") || block.is_word("device", "nvme")) {
+    block.warn("device", "has no effect: offload of parameters needs stage 3");
+  } else if (
+      block.has("device") && !block.is_word("device", "none") &&
       !block.is_word("device", "auto")) {
     block.fail(
         "device",
-        "offload of parameters needs stage 3, which is not implemented yet",
-        "remove offload_param; offload_optimizer works in stages 1 and 2");
+        "this is no device to offload to",
+        "remove offload_param: it belongs to stage 3");
   }
   for (const char* key :
        {"nvme_path",
@@ -216,7 +219,7 @@ void read_deprecated(Section& zero, ZeroOptimization& result) {
   if (offload) {
     result.offload_optimizer.device = OffloadDevice::cpu;
   }
-  zero.refuse_unless(
+  zero.no_effect(
       "cpu_offload_param", false, "offload of parameters needs stage 3");
   bool pin = false;
   zero.read("cpu_offload_use_pin_memory", pin);
@@ -250,7 +253,7 @@ void read_zero(
   refuse_extensions(zero);
   read_stage3_keys(zero, result.stage);
   read_offload_optimizer(zero, context, result);
-  refuse_offload_param(zero);
+  read_offload_param(zero);
   read_deprecated(zero, result);
   if (result.stage == 0 &&
       result.offload_optimizer.device != OffloadDevice::none) {

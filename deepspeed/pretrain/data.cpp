@@ -133,7 +133,8 @@ void check_trained_data(
   if (was.dataset_hash.empty() || was.tokenizer_hash.empty()) {
     base::log_info(
         "hparams.json does not say what the data set was when the run began: "
-        "it is taken as it is now");
+        "it is taken as it is now: " +
+        now.data.dataset);
     return;
   }
   if (was.tokenizer_hash != is.tokenizer_hash) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -153,6 +154,48 @@ void check_scheduler(
 }
 
 } // namespace
+
+std::vector<report::SettingChange> config_changes(
+    const std::string& saved,
+    const std::string& now) {
+  const std::set<std::string> told_elsewhere{
+      "/train_batch_size",
+      "/train_micro_batch_size_per_gpu",
+      "/gradient_accumulation_steps",
+      "/gradient_clipping",
+      "/optimizer/params/lr",
+      "/optimizer/params/betas/0",
+      "/optimizer/params/betas/1",
+      "/optimizer/params/eps",
+      "/optimizer/params/weight_decay",
+      "/fp16/enabled",
+      "/bf16/enabled",
+      "/zero_optimization/stage",
+      "/zero_optimization/offload_optimizer/device"};
+  const Json from =
+      base::parse_json(saved, "the saved configuration").flatten();
+  const Json to = base::parse_json(now, "the configuration").flatten();
+  std::set<std::string> paths;
+  for (const Json* json : {&from, &to}) {
+    for (const auto& [path, value] : json->items()) {
+      paths.insert(path);
+    }
+  }
+  std::vector<report::SettingChange> changes;
+  for (const std::string& path : paths) {
+    const bool counts = (from.contains(path) && to.contains(path)) ||
+        path.starts_with("/optimizer/") || path.starts_with("/scheduler/");
+    const Json was = from.value(path, Json());
+    const Json is = to.value(path, Json());
+    if (!counts || was == is || told_elsewhere.contains(path)) {
+      continue;
+    }
+    std::string name = path.substr(1);
+    std::replace(name.begin(), name.end(), '/', '.');
+    changes.push_back({name, was.dump(), is.dump()});
+  }
+  return changes;
+}
 
 void adopt_config(const config::Config& config, report::Settings& settings) {
   report::OptimizerSettings& o = settings.optimizer;

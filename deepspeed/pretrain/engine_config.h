@@ -4,6 +4,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 #include "deepspeed/config/config.h"
 #include "deepspeed/report/settings.h"
@@ -17,6 +18,14 @@ config::Config engine_config(
     const report::Settings& settings,
     const std::set<std::string>& given,
     int64_t ranks);
+
+// What differs between two configurations, each as config::print_config() has
+// it, besides what the settings and the engine itself tell of:
+// "fp16.hysteresis". A key that only one of them knows counts in optimizer and
+// scheduler alone, so that keys of a later version are no change.
+std::vector<report::SettingChange> config_changes(
+    const std::string& saved,
+    const std::string& now);
 
 // Takes over what the configuration decides: batch, accumulation, optimizer,
 // clipping, dtype, stage.

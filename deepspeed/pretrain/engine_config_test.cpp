@@ -8,11 +8,13 @@
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
 #include "deepspeed/base/temporary_folder.h"
 
 namespace deepspeed::pretrain {
 namespace {
 
+using base::Json;
 using testing::HasSubstr;
 using Given = std::set<std::string>;
 
@@ -135,6 +137,43 @@ TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
   s.optimizer.learning_rate = 0.25;
   EXPECT_THAT(refusal(s, {"learning_rate"}), HasSubstr("warmup_max_lr"));
   EXPECT_THAT(refusal(s, {"lr_scheduler_type"}), HasSubstr("has a scheduler"));
+}
+
+std::vector<std::string> told(const Json& saved, const Json& now) {
+  std::vector<std::string> lines;
+  for (const report::SettingChange& change :
+       config_changes(saved.dump(), now.dump())) {
+    lines.push_back(change.name + " " + change.from + " -> " + change.to);
+  }
+  return lines;
+}
+
+TEST(ConfigChanges, TellWhatSettingsDoNot) {
+  const Json saved = Json::parse(
+      R"({"gradient_clipping": 1.0, "fp16": {"hysteresis": 2},
+          "optimizer": {"type": "Adam", "params": {"lr": 0.5}},
+          "scheduler": {"type": "WarmupLR", "params":
+              {"warmup_num_steps": 4}}})");
+  EXPECT_THAT(told(saved, saved), testing::IsEmpty());
+  Json now = saved;
+  now["gradient_clipping"] = 2; // a setting, as lr
+  now["optimizer"]["params"]["lr"] = 0.25;
+  now["key_of_a_later_version"] = 1;
+  EXPECT_THAT(told(saved, now), testing::IsEmpty());
+  now["fp16"]["hysteresis"] = 3;
+  now["scheduler"]["params"]["warmup_num_steps"] = 8;
+  now["optimizer"]["type"] = "SGD";
+  EXPECT_THAT(
+      told(saved, now),
+      testing::ElementsAre(
+          "fp16.hysteresis 2 -> 3",
+          R"(optimizer.type "Adam" -> "SGD")",
+          "scheduler.params.warmup_num_steps 4 -> 8"));
+  now = saved;
+  now.erase("scheduler");
+  EXPECT_THAT(
+      told(saved, now),
+      testing::Contains(R"(scheduler.type "WarmupLR" -> null)"));
 }
 
 } // namespace

@@ -8,6 +8,7 @@
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/pretrain/derived_buffers.h"
+#include "deepspeed/pretrain/engine_config.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -26,6 +27,7 @@ void EngineModel::save(const std::string& folder, const LoopState& state) {
   own.set("loss_sum", state.loss_sum);
   own.set("loss_count", state.loss_count);
   own.set("samples", state.samples);
+  own.set("config", config::print_config(engine_.config()));
   SaveOptions options;
   options.keep_last = keep_last_;
   options.client_state = client_state_;
@@ -47,7 +49,8 @@ LoopState EngineModel::load(const std::string& folder) {
   state.step = engine_.global_steps();
   const checkpoint::Field client(loaded.client_state, loaded.path);
   const auto own = client.find(kOwnKey);
-  if (!own) { // written by the Python program
+  // The Python program has none of ours, or passes on what it was given.
+  if (!own || own->at("step").integer() != state.step) {
     state.samples = engine_.global_samples();
     return state;
   }
@@ -57,9 +60,6 @@ LoopState EngineModel::load(const std::string& folder) {
         "format version " + std::to_string(version) + ", this program reads " +
         std::to_string(kFormatVersion));
   }
-  if (own->at("step").integer() != state.step) {
-    own->fail("the step is not the engine's");
-  }
   state.loss_sum = own->at("loss_sum").real();
   state.loss_count = own->at("loss_count").integer();
   state.ranks = loaded.ranks;
@@ -67,6 +67,13 @@ LoopState EngineModel::load(const std::string& folder) {
     state.samples = samples->integer();
     if (state.samples < 0) {
       samples->fail("the number of samples is negative");
+    }
+  }
+  if (const auto saved = own->find("config")) {
+    for (const report::SettingChange& change : config_changes(
+             saved->string(), config::print_config(engine_.config()))) {
+      base::log_info(
+          "changed: " + change.name + " " + change.from + " -> " + change.to);
     }
   }
   return state;

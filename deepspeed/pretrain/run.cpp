@@ -338,7 +338,8 @@ void Run::print_start_table() {
        folder_,
        ranks_->size(),
        ranks_->name(),
-       first_step_})));
+       first_step_,
+       engine_config_ ? &*engine_config_ : nullptr})));
 }
 
 void Run::write_profile() {

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/memory_advice.h"
 #include "deepspeed/bert/product.h"
@@ -163,6 +164,14 @@ void Run::take_settings(const report::Options& options) {
     settings_ = report::resume_settings(*stored_, now).settings;
   }
   report::validate(settings_);
+  if (!stored_ && settings_.data.allow_change != "none") {
+    throw base::Error(
+        base::ExitCode::usage,
+        "--allow_change " + settings_.data.allow_change +
+            " belongs to a run that goes on",
+        "--checkpoint_dir",
+        "leave it out, or give --load_checkpoint_dir");
+  }
   if (settings_.engine.enabled) {
     engine_config_ =
         pretrain::engine_config(settings_, options.given, ranks_->size());

@@ -7,6 +7,7 @@
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/shell_word.h"
 #include "deepspeed/checkpoint/layout.h"
@@ -52,11 +53,21 @@ std::string machine_text() {
       (threads == 1 ? " thread, " : " threads, ") + kernels::active_isa();
 }
 
-std::string optimizer_text(const report::Settings& settings) {
+std::string optimizer_text(const RunStart& run) {
+  const report::Settings& settings = run.settings;
   const report::OptimizerSettings& o = settings.optimizer;
-  std::string text = "Adam, learning rate " +
-      report::format_short(o.learning_rate, 4) + " " + o.lr_scheduler_type;
-  if (o.warmup_steps > 0) {
+  base::Json resolved = base::Json::object(); // of a ds_config.json
+  if (run.engine != nullptr) {
+    resolved = base::parse_json(config::print_config(*run.engine), "");
+  }
+  const auto type = [&](const char* block, const std::string& otherwise) {
+    return resolved.contains(block) ? resolved[block].value("type", otherwise)
+                                    : otherwise;
+  };
+  std::string text = type("optimizer", "Adam") + ", learning rate " +
+      report::format_short(o.learning_rate, 4) + " " +
+      type("scheduler", o.lr_scheduler_type);
+  if (o.warmup_steps > 0 && !resolved.contains("scheduler")) {
     text += " with " + format_count(o.warmup_steps) + " warm-up steps";
   }
   if (o.max_grad_norm > 0) {
@@ -137,7 +148,7 @@ report::Rows start_table(const RunStart& run) {
       "Steps",
       format_count(run.first_step) + " done, until " +
           format_count(settings.run.num_iterations));
-  rows.emplace_back("Optimizer", optimizer_text(settings));
+  rows.emplace_back("Optimizer", optimizer_text(run));
   if (settings.engine.enabled) {
     rows.emplace_back("Engine", engine_text(run));
   }

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "deepspeed/config/config.h"
 #include "deepspeed/pretrain/data.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
 #include "deepspeed/report/experiment.h"
@@ -21,6 +22,7 @@ struct RunStart {
   int ranks = 1;
   std::string transport; // how ranks speak to each other
   int64_t first_step = 0; // steps done before
+  const config::Config* engine = nullptr; // of train_bert_ds
 };
 
 report::Rows start_table(const RunStart& run);

@@ -17,6 +17,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (!report::differences(read, again).empty()) {
       std::abort();
     }
+    if (!report::changes_by_hand(report::to_hparams_file(read), "again")
+             .empty()) {
+      std::abort();
+    }
+    report::changes_by_hand(text, "fuzz");
     report::validate(read);
   } catch (const base::Error& error) {
     if (error.where() == "again") { // our own text must be readable
