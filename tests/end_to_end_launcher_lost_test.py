@@ -258,6 +258,7 @@ class NothingBehind(LauncherTest):
                          "start 0 after nothing\n")
 
 
+@unittest.skipUnless((BIN / "train_bert").exists(), "built without libtorch")
 class SingleProcess(LauncherTest):
     def test_train_bert_is_no_rank(self):
         """Not under our launcher, nor under others."""

@@ -1,6 +1,7 @@
 // Output of all ranks to the launcher's own streams, in whole lines.
 #include "deepspeed/launcher/output_relay.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -242,13 +243,30 @@ void OutputRelay::enqueue(int sink, std::string_view text) {
   }
 }
 
+// A terminal that has room for one byte counts as writable, and a longer write
+// would wait until somebody looks at it: other hosts would take us for lost.
+// Its descriptor is shared with the shell, so it is opened again to be made
+// non-blocking.
+int OutputRelay::writer(int sink) {
+  if (::isatty(sink) != 1) {
+    return sink;
+  }
+  auto [entry, is_new] = terminals_.try_emplace(sink);
+  if (is_new) {
+    const std::string path = "/proc/self/fd/" + std::to_string(sink);
+    entry->second = FileDescriptor(
+        ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  }
+  return entry->second.is_open() ? entry->second.get() : sink;
+}
+
 // Writes to the first stream in the queue, which poll() found writable. One
 // queue for both, since both may be the same pipe.
 void OutputRelay::write_queue() {
   Segment& front = queue_.front();
   const size_t left = front.text.size() - front.written;
   const ssize_t n = ::write(
-      front.sink,
+      writer(front.sink),
       front.text.data() + front.written,
       std::min(left, safe_write_size(front.sink)));
   if (n < 0 && errno != EAGAIN && errno != EINTR) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -112,11 +113,13 @@ class OutputRelay {
   void emit(int sink, std::string_view lines);
   void enqueue(int sink, std::string_view text);
   void write_queue();
+  int writer(int sink);
 
   std::vector<std::unique_ptr<Stream>> streams_;
   std::deque<Segment> queue_;
   size_t queued_bytes_ = 0;
   std::vector<int> closed_sinks_;
+  std::map<int, FileDescriptor> terminals_; // sinks that are, opened again
   Stream* terminal_ = nullptr;
 };
 

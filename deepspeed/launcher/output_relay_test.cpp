@@ -52,6 +52,37 @@ TEST_F(RelayTest, HalvesWaitForTheirLine) {
   EXPECT_EQ(output(), "one-half\n");
 }
 
+// A write that waited would be ended by the alarm.
+TEST(Relay, ATerminalThatNobodyReadsStopsNothing) {
+  const PseudoTerminal terminal = make_terminal(STDIN_FILENO);
+  OutputRelay relay;
+  Pipe rank = make_pipe();
+  set_nonblocking(rank.writer.get());
+  relay.add_pipe(
+      std::move(rank.reader),
+      terminal.slave.get(),
+      std::make_shared<LineTail>());
+  const std::string line = std::string(1000, 'x') + "\n";
+  ::alarm(20);
+  std::array<char, 1 << 16> buffer;
+  for (int i = 0; i < 2000; ++i) {
+    [[maybe_unused]] ssize_t n =
+        ::write(rank.writer.get(), line.data(), line.size());
+    if (i % 100 == 99) { // a little room, now and then
+      n = ::read(terminal.master.get(), buffer.data(), 300);
+    }
+    relay.wait({}, std::chrono::milliseconds(0));
+  }
+  ::alarm(0);
+  EXPECT_FALSE(relay.flushed());
+  for (int i = 0; i < 10000 && !relay.flushed(); ++i) {
+    [[maybe_unused]] const ssize_t n =
+        ::read(terminal.master.get(), buffer.data(), buffer.size());
+    relay.wait({}, std::chrono::milliseconds(0));
+  }
+  EXPECT_TRUE(relay.flushed());
+}
+
 TEST_F(RelayTest, TheEndOfARankEndsItsLine) {
   FileDescriptor one = add_rank();
   write(one, "a\nlast");
