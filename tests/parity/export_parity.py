@@ -6,6 +6,7 @@ DS_BIN and DS_DATA as in small_run.py.
 """
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -154,6 +155,39 @@ def theirs(runner):
 
 def test_model_of_transformers(runner, theirs):
     check_same_model(runner, theirs)
+
+
+@pytest.mark.parametrize("kind", ["parts", "bin"])
+def test_model_of_transformers_in_other_files(runner, theirs, kind):
+    folder = runner.folder / kind
+    shutil.copytree(theirs, folder)
+    (folder / "model.safetensors").unlink()
+    model = transformers.RobertaForMaskedLM.from_pretrained(theirs)
+    if kind == "parts":
+        model.save_pretrained(folder, max_shard_size="1MB")
+        assert len(list(folder.glob("model-*.safetensors"))) > 1
+    else:
+        # With what transformers 4.5.1 kept beside the weights.
+        torch.save({**model.state_dict(), "roberta.embeddings.position_ids":
+                    torch.arange(514).expand((1, -1))},
+                   folder / "pytorch_model.bin")
+    for text in SENTENCES[:2]:
+        assert fill(runner, folder, text) == fill(runner, theirs, text)
+
+
+def test_an_export_takes_older_files_away(runner, exported):
+    """A tokenizer.json that stays would be taken by transformers."""
+    folder = runner.folder / "again"
+    tokenizer = transformers.RobertaTokenizerFast(
+        str(TOKENIZER / "vocab.json"), str(TOKENIZER / "merges.txt"))
+    tokenizer.add_tokens(["the", "river"])
+    tokenizer.save_pretrained(folder)
+    assert (folder / "tokenizer.json").exists()
+    runner.start("experiment2", 1, "--export", folder)
+    check_same_tokenizer(runner, folder)
+    ours = [transformers.AutoTokenizer.from_pretrained(path)("the river")
+            for path in (folder, exported)]
+    assert ours[0]["input_ids"] == ours[1]["input_ids"]
 
 
 def test_tokenizer_of_transformers(runner, theirs):
