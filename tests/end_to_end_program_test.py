@@ -182,6 +182,14 @@ class FillMask(EndToEndTest):
             cls.exported)
         trainer.doCleanups()
 
+    def test_an_export_that_cannot_be_written_stops_the_start(self):
+        runs, taken = self.folder / "runs", self.folder / "taken"
+        taken.write_text("")
+        self.assert_fails(
+            73, ["exported", taken], "train_bert",
+            *self.new_flags("--num_iterations=1", "--export", taken / "model"))
+        self.assertFalse(runs.exists() and list(runs.iterdir()))
+
     def test_exported_files(self):
         self.assertEqual(
             sorted(path.name for path in self.exported.iterdir()),

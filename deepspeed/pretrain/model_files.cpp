@@ -1,7 +1,10 @@
 // Models as transformers keeps them: config.json, model.safetensors, tokenizer.
 #include "deepspeed/pretrain/model_files.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <unordered_set>
 
@@ -303,6 +306,26 @@ bert::RobertaConfig model_config(const report::ModelSettings& settings) {
   config.intermediate_size = settings.ff_dim;
   config.dropout = settings.dropout;
   return config;
+}
+
+void check_export_folder(const std::string& folder) {
+  // The folder, or the nearest above it in which it would be made.
+  std::filesystem::path nearest = std::filesystem::absolute(folder);
+  std::error_code failure;
+  while (!std::filesystem::exists(nearest, failure) &&
+         nearest.has_relative_path()) {
+    nearest = nearest.parent_path();
+  }
+  const int error = !std::filesystem::is_directory(nearest, failure) ? ENOTDIR
+      : ::access(nearest.c_str(), W_OK | X_OK) != 0                  ? errno
+                                                                     : 0;
+  if (error != 0) {
+    throw base::system_error(
+        ExitCode::cannot_create,
+        "the model could not be exported: cannot write in",
+        nearest.string(),
+        error);
+  }
 }
 
 void export_model(

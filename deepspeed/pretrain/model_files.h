@@ -28,6 +28,10 @@ void export_model(
     const std::vector<bert::NamedTensor>& weights,
     const text::Tokenizer& tokenizer);
 
+// Error(cannot_create) if export_model() could not write there: known before
+// anything is trained. Makes nothing.
+void check_export_folder(const std::string& folder);
+
 struct LoadedModel {
   bert::RobertaForMaskedLM model{nullptr}; // in evaluation mode, fp32
   std::shared_ptr<const text::Tokenizer> tokenizer;

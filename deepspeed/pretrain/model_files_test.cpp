@@ -192,6 +192,24 @@ TEST_F(ModelFiles, AnExportThatFailsLeavesNoModel) {
   EXPECT_THAT(error(), testing::StartsWith("66 no model there"));
 }
 
+TEST_F(ModelFiles, WhereAnExportCannotWriteIsKnownBefore) {
+  const auto code_of = [](const std::string& folder) {
+    try {
+      check_export_folder(folder);
+      return base::ExitCode::ok;
+    } catch (const base::Error& error) {
+      return error.code();
+    }
+  };
+  EXPECT_EQ(code_of(folder_.path()), base::ExitCode::ok);
+  EXPECT_EQ(code_of(folder_.path() + "/a/b/"), base::ExitCode::ok);
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() + "/a"));
+  write(folder_, "file", "");
+  for (const std::string bad : {"/file", "/file/model"}) {
+    EXPECT_EQ(code_of(folder_.path() + bad), base::ExitCode::cannot_create);
+  }
+}
+
 TEST_F(ModelFiles, WeightsInPartsAndOfTorchAreRead) {
   const std::vector<NamedTensor> weights = take_weights();
   for (const bool safetensors : {true, false}) {

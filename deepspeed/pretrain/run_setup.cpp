@@ -177,6 +177,9 @@ void Run::take_settings(const report::Options& options) {
         pretrain::engine_config(settings_, options.given, ranks_->size());
     adopt_config(*engine_config_, settings_);
   }
+  if (is_root() && !settings_.run.export_dir.empty()) {
+    check_export_folder(settings_.run.export_dir);
+  }
   if (stored_) {
     tell_changes(*stored_, settings_);
   }
