@@ -110,6 +110,8 @@ class Ssh(HostsTest):
         self.assertGreater(run.seconds, 9)
         self.assertLess(run.seconds, 11)
         self.assertIn("slow: no answer in 10 seconds", run.err)
+        # The launcher was not silent for the host that waited.
+        self.assertNotIn("w0: ", run.err)
 
     def test_ctrl_c_while_waiting(self):
         self.hosts("w0 slots=1", "slow slots=1")

@@ -103,6 +103,7 @@ class Lost(LostTest):
         script = self.python("train.py", "signal.signal(15, signal.SIG_IGN)\n"
                              + SLEEP)
         alone = self.start("--node-agent", stdin=subprocess.PIPE)
+        stopped = self.start_and_stop()
         run = self.start(*self.on_hosts("--grace_period=2", script))
         self.wait_for_files("ready0", "ready1")
         rank = self.pid_of("cut", "python3", of_rank=True)
@@ -112,12 +113,29 @@ class Lost(LostTest):
         start = time.monotonic()
         self.wait_until(lambda: not os.path.exists(f"/proc/{rank}"), 12)
         self.assertLess(time.monotonic() - start, 10)
-        self.finish(run, 69)
+        run.out, run.err = run.communicate(timeout=20)
+        self.assertEqual(run.returncode, 69, run.err)
         self.assertLess(time.monotonic() - start, 13)
         self.assertIn("error: host cut was silent for 7 seconds", run.err)
         self.assertIn("process there could not say why", run.err)
         self.assertNotIn("its own report", run.err)
-        self.finish(alone, 69)
+        self.assertEqual(alone.wait(20), 69)
+        # A launcher that goes on later reads what became of its hosts.
+        stopped.send_signal(signal.SIGCONT)
+        self.finish(stopped, 143)
+        self.assertIn("error: the launcher was silent for 7 seconds",
+                      stopped.err)
+
+    def start_and_stop(self):
+        """A job of one host, whose launcher is stopped."""
+        (self.folder / "one").write_text("w7 slots=1\n")
+        run = self.start(
+            "-H", "one", "--force_multi", f"--master_port={self.other_port()}",
+            "--no_local_rank", "sh", "-c", "touch stopped; exec sleep 1000")
+        self.wait_for_files("stopped")
+        time.sleep(1.5)
+        run.send_signal(signal.SIGSTOP)
+        return run
 
     def test_first_agent_is_killed(self):
         """What rank 0 wrote has reached the launcher before."""
@@ -138,13 +156,13 @@ if count == 0:
 
     def test_pause(self):
         """Ctrl-Z stops the ranks of all hosts, for longer than a silence may
-        last; before, the first host waits as long for another one."""
-        self.hosts("w0 slots=1", "late slots=1")
+        last."""
+        self.hosts("w0 slots=1", "w1 slots=1")
         script = self.python("train.py", READY + """
 while not os.path.exists('go'):
     time.sleep(0.01)
 """)
-        run = self.start(*self.on_hosts("--no_ssh_check", script))
+        run = self.start(*self.on_hosts(script))
         self.wait_for_files("ready0", "ready1")
         run.send_signal(signal.SIGTSTP)
         self.wait_until(lambda: self.states_of_ranks() == ["T", "T"])
@@ -238,6 +256,20 @@ sys.exit(0 if count else 9)
 
 
 class NothingBehind(LauncherTest):
+    def test_pid_file_of_a_killed_launcher(self):
+        """Its number may come again, and does at once in a container."""
+        run = self.run_launcher(
+            "-c", "echo x > /tmp/$$.deepspeed; exec \"$@\"", "sh",
+            BIN / "deepspeed", "--save_pid", "--no_local_rank", "sh", "-c",
+            "cat /tmp/$PPID.deepspeed; echo =$PPID", program="/bin/sh")
+        told, _, pid = run.out.strip().partition("=")
+        self.assertEqual(told, pid)
+        self.assertFalse(os.path.exists(f"/tmp/{pid}.deepspeed"))
+
+    def test_hostfile_that_is_no_file(self):
+        self.assert_error(66, ["hostfile", "regular"], "-H", "/dev/null",
+                          "true")
+
     def test_no_folder_of_a_killed_launcher(self):
         """There is none while it runs, either."""
         temporary = self.folder / "tmp"

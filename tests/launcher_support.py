@@ -34,7 +34,6 @@ fi;;
 greets) printf "Welcome to $host";;
 cut) cd /; exec env -i TEST_MARK=$TEST_MARK DS_ACCELERATOR=cpu PATH=/usr/bin:/bin \
   TEST_HOST=$host python3 "{folder}/network.py" sh -c "$*";;
-late) sleep 8;;
 empty) exec env -i TEST_MARK=$TEST_MARK sh -c 'no_such_program';;
 esac
 cd /

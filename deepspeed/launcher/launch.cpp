@@ -106,6 +106,13 @@ Resources find_resources(const LaunchOptions& options, Machine& machine) {
         .nodes = filter_resources(hosts, options.filter),
         .from_hostfile = true};
   }
+  if (std::filesystem::exists(options.hostfile, ignored)) {
+    throw Error(
+        ExitCode::no_input,
+        "the hostfile is not a regular file",
+        options.hostfile,
+        "write its lines to a file");
+  }
   if (options.hostfile != LaunchOptions().hostfile &&
       !options.hostfile.empty()) {
     warn(
@@ -160,6 +167,9 @@ void add_environment_files(const LaunchOptions& options, NodeJob& job) {
 class PidFile {
  public:
   PidFile() : path_("/tmp/" + std::to_string(::getpid()) + ".deepspeed") {
+    // One of a process that had this number and was killed: in containers
+    // numbers come again and again.
+    ::unlink(path_.c_str());
     const int fd =
         ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     const std::string text = std::to_string(::getpid());

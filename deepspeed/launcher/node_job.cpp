@@ -77,6 +77,16 @@ class NodeRun {
       const Outcome outcome = supervise(children);
       on_beat();
       clean_up();
+      if (signals_.launcher_lost()) {
+        // For a launcher that was only stopped, and for whoever reads a log.
+        relay_.write_line(
+            "error: the launcher was silent for " +
+            std::to_string(kSilenceLimit.count()) +
+            " seconds, or its connection ended: it counted as lost, and the "
+            "ranks of " +
+            machine_.host + " were stopped");
+        job_.tell_home(kReportedMessage);
+      }
       if (outcome.failed < 0) {
         return outcome.exit_code;
       }
@@ -402,8 +412,11 @@ int run_node(
 }
 
 void flush_output(OutputRelay& relay, SignalSource& signals) {
-  // Nobody reads what goes to a launcher that is gone.
-  while (!relay.flushed() && !signals.launcher_lost()) {
+  // A launcher that is gone reads nothing; one that was stopped might.
+  const auto patience = std::chrono::steady_clock::now() + kBeat;
+  while (!relay.flushed() &&
+         (!signals.launcher_lost() ||
+          std::chrono::steady_clock::now() < patience)) {
     std::vector<pollfd> others = signals.poll_entries();
     relay.wait(others, kBeat);
     while (const auto number = signals.next()) {

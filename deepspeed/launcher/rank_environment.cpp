@@ -191,10 +191,12 @@ Variables read_environment_files(std::vector<std::string>& warnings) {
     paths.push_back(here);
   }
   Variables variables;
+  bool found = false;
   for (const fs::path& path : paths) {
     if (!fs::is_regular_file(path, ignored)) {
       continue;
     }
+    found = true;
     constexpr uint64_t kMost = 1 << 20;
     const auto more = parse_environment_file(
         base::read_file(path.string(), kMost), path.string());
@@ -204,6 +206,11 @@ Variables read_environment_files(std::vector<std::string>& warnings) {
           std::to_string(more.size()) + " variables for all ranks from " +
           path.string() + " in the current folder");
     }
+  }
+  if (!found && given != nullptr && *given != '\0') {
+    warnings.push_back(
+        "DS_ENV_FILE=" + name.string() +
+        " names no file in the home folder or the current one");
   }
   return variables;
 }

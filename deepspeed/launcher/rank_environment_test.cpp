@@ -147,6 +147,13 @@ TEST_F(EnvironmentFiles, TheCurrentFolderWinsAndIsReported) {
   EXPECT_THAT(warnings_, ElementsAre(HasSubstr("current folder")));
 }
 
+TEST_F(EnvironmentFiles, SaysThatTheOneAskedForIsMissing) {
+  ::setenv("DS_ENV_FILE", "nowhere", 1);
+  EXPECT_TRUE(read_environment_files(warnings_).empty());
+  EXPECT_THAT(
+      warnings_, ElementsAre(testing::HasSubstr("DS_ENV_FILE=nowhere")));
+}
+
 TEST_F(EnvironmentFiles, AnotherName) {
   write("mine", "A=b\n");
   ::setenv("DS_ENV_FILE", "mine", 1);
