@@ -73,7 +73,9 @@ SignalSource::SignalSource() {
   }
   // An ignored SIGCHLD would lose the exit codes of the ranks.
   ::signal(SIGCHLD, SIG_DFL);
-  ::signal(SIGPIPE, SIG_IGN);
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &ignore, &pipe_before_);
   ::sigprocmask(SIG_BLOCK, &handled_, &before_);
   signals_ =
       FileDescriptor(::signalfd(-1, &handled_, SFD_CLOEXEC | SFD_NONBLOCK));
@@ -81,7 +83,7 @@ SignalSource::SignalSource() {
 
 SignalSource::~SignalSource() {
   ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-  ::signal(SIGPIPE, SIG_DFL);
+  ::sigaction(SIGPIPE, &pipe_before_, nullptr);
 }
 
 void SignalSource::listen_to(FileDescriptor commands) {

@@ -61,6 +61,7 @@ class SignalSource {
 
   sigset_t handled_;
   sigset_t before_;
+  struct sigaction pipe_before_ {};
   FileDescriptor signals_;
   FileDescriptor commands_;
   Silence silence_; // of the launcher
