@@ -187,6 +187,14 @@ checkpoint::ModelStates model_states(
   checkpoint::ModelStates states;
   std::vector<std::pair<std::string, at::Tensor>> owners;
   const auto add = [&](const std::string& name, const at::Tensor& tensor) {
+    // initialize() has looked, but the module may have grown since then.
+    if (const std::string fault = flat::storage_fault(tensor); !fault.empty()) {
+      throw base::Error(
+          base::ExitCode::config,
+          name + " " + fault + ", which a checkpoint cannot hold",
+          "",
+          "keep it in a member of the module that is not registered");
+    }
     states.module.push_back({name, tensors.add(host_tensor(state, tensor))});
     for (const auto& [owner, known] : owners) {
       if (known.is_same(tensor)) {

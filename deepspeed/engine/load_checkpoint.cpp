@@ -112,12 +112,12 @@ void require_same(const ZeroCheckpoint& file, const LoadedCheckpoint& loaded) {
   }
 }
 
-// "'a', 'b' and 7 more"
+// "a, b and 7 more"
 std::string listed(const std::vector<std::string>& names) {
   constexpr size_t kShown = 20;
   std::string text;
   for (size_t i = 0; i < std::min(names.size(), kShown); ++i) {
-    text += (i == 0 ? "'" : ", '") + names[i] + "'";
+    text += (i == 0 ? "" : ", ") + names[i];
   }
   return names.size() <= kShown
       ? text
