@@ -179,7 +179,7 @@ class DataSet(DsTest):
         folder = self.start()
         stored = self.hparams(folder)
         for key in list(stored):
-            if key == "as_written" or key.endswith(("_hash", "_bytes")):
+            if "as_written" in key or key.endswith(("_hash", "_bytes")):
                 del stored[key]
         (folder / "hparams.json").write_text(json.dumps(stored, indent=2))
         self.own.write_text(small_text(60))
@@ -231,7 +231,7 @@ class Hparams(DsTest):
         folder = self.train(*SIX)
         path = folder / "hparams.json"
         path.write_text(path.read_text().replace(
-            '"learning_rate": 0.0001,\n', '"learning_rate": 0.0003,\n'))
+            '"learning_rate": 0.0001,\n', '"learning_rate": 0.0003,\n', 1))
         run = self.resume(folder, "--num_iterations=7")
         self.assertIn("changed by hand: learning_rate 0.0001 -> 0.0003", run.err)
         run = self.resume(folder, "--num_iterations=8")

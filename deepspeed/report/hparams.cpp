@@ -1,12 +1,15 @@
 // hparams.json: the settings of an experiment, in HelloDeepSpeed's format.
 #include "deepspeed/report/hparams.h"
 
+#include <array>
+#include <cstdio>
 #include <limits>
 
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/report/crc32c.h"
 
 namespace deepspeed::report {
 namespace {
@@ -17,6 +20,7 @@ using base::Json;
 
 constexpr uint64_t kMostBytes = 1 << 20;
 constexpr const char* kAsWritten = "as_written";
+constexpr const char* kChecksum = "as_written_crc32c";
 
 // `value` for a message: its beginning, if it is long.
 std::string shown(const Json& value) {
@@ -108,6 +112,13 @@ Json parse_document(std::string_view text, const std::string& source) {
   return base::parse_json(text, source, {.comments = false, .max_depth = 16});
 }
 
+// Of the values, however they are laid out.
+std::string checksum(const Json& document) {
+  std::array<char, 9> text{};
+  std::snprintf(text.data(), text.size(), "%08x", crc32c(document.dump()));
+  return text.data();
+}
+
 Settings settings_of(
     const Json& document,
     const std::string& source,
@@ -122,7 +133,7 @@ Settings settings_of(
   Settings settings = defaults;
   const std::vector<Field> fields = fields_of(settings);
   for (const auto& [key, value] : document.items()) {
-    if (key == kAsWritten) {
+    if (key == kAsWritten || key == kChecksum) {
       continue;
     }
     const Field* found = nullptr;
@@ -153,8 +164,11 @@ std::string to_hparams(const Settings& settings) {
 }
 
 std::string to_hparams_file(const Settings& settings) {
+  const std::string copy =
+      "{\n    " + pairs_text(settings, ",\n    ") + "\n  }";
   return "{\n  " + pairs_text(settings, ",\n  ") + ",\n  \"" + kAsWritten +
-      "\": {" + pairs_text(settings, ", ") + "}\n}";
+      "\": " + copy + ",\n  \"" + kChecksum + "\": \"" +
+      checksum(parse_document(copy, kAsWritten)) + "\"\n}";
 }
 
 std::vector<SettingChange> changes_by_hand(
@@ -166,9 +180,17 @@ std::vector<SettingChange> changes_by_hand(
   if (written == document.end()) {
     return {};
   }
-  return differences(
+  std::vector<SettingChange> changes = differences(
       settings_of(*written, source + ": " + kAsWritten, defaults),
       settings_of(document, source, defaults));
+  const Json stored = document.value(kChecksum, Json());
+  if (changes.empty() && stored != checksum(*written)) {
+    changes.push_back(
+        {"both copies in hparams.json, checksum",
+         shown(stored),
+         shown(checksum(*written))});
+  }
+  return changes;
 }
 
 Settings parse_hparams(

@@ -13,8 +13,9 @@ namespace deepspeed::report {
 // HelloDeepSpeed's 13 keys first, in its order, then ours.
 std::string to_hparams(const Settings& settings);
 
-// The same with one key more, "as_written": all of them once again, so that a
-// change of the file by hand, or by a fault of the disk, is seen.
+// The same with two keys more: "as_written", all of them once again, and a
+// checksum of that, so that a change of the file by hand, or by a fault of the
+// disk, is seen.
 std::string to_hparams_file(const Settings& settings);
 
 // The settings of such a text. A missing key keeps its value of `defaults`, so
@@ -26,7 +27,8 @@ Settings parse_hparams(
     const std::string& source,
     const Settings& defaults = {});
 
-// What differs from "as_written", if the text has that.
+// What differs from "as_written", if the text has that; where both copies were
+// changed alike, the checksum.
 std::vector<SettingChange> changes_by_hand(
     std::string_view text,
     const std::string& source,

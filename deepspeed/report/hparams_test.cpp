@@ -162,6 +162,11 @@ TEST(Hparams, AChangeByHandIsNamed) {
   EXPECT_EQ(changes[0].from, "0.0001");
   EXPECT_EQ(changes[0].to, "0.0003");
   EXPECT_EQ(parse_hparams(edited, "x").optimizer.learning_rate, 0.0003);
+  // As sed does it: in both.
+  edited.replace(edited.rfind("0.0001"), 6, "0.0003");
+  const auto both = changes_by_hand(edited, "x");
+  ASSERT_EQ(both.size(), 1u);
+  EXPECT_EQ(both[0].name, "both copies in hparams.json, checksum");
   // Older files, and Python's, have nothing to compare with.
   EXPECT_TRUE(changes_by_hand(kHelloDeepSpeed + std::string("}"), "x").empty());
 }
