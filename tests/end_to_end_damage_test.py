@@ -222,7 +222,7 @@ class Checkpoints(DamageTest):
         text = hparams.read_text()
         for old, new, word in (
                 ('"h_dim": 64', '"h_dim": 128', "word_embeddings"),
-                ('"num_layers": 2', '"num_layers": 3', "tensors")):
+                ('"num_layers": 2', '"num_layers": 3', "layer.2.attention")):
             hparams.write_text(text.replace(old, new))
             before = contents(self.run_folder)
             self.assert_fails(
