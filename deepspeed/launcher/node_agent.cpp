@@ -2,11 +2,7 @@
 #include "deepspeed/launcher/node_agent.h"
 
 #include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netdb.h>
 #include <poll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +11,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/launcher/child_process.h"
+#include "deepspeed/launcher/host_address.h"
 #include "deepspeed/launcher/machine.h"
 #include "deepspeed/launcher/node_message.h"
 #include "deepspeed/launcher/output_relay.h"
@@ -120,41 +117,10 @@ int run_message(NodeMessage message, SignalSource& signals) {
 
 } // namespace
 
-std::string own_address() {
-  ifaddrs* all = nullptr;
-  if (::getifaddrs(&all) != 0) {
-    return "127.0.0.1";
-  }
-  std::string best;
-  for (const int family : {AF_INET, AF_INET6}) {
-    for (const ifaddrs* one = all; one != nullptr; one = one->ifa_next) {
-      const bool usable = one->ifa_addr != nullptr &&
-          one->ifa_addr->sa_family == family &&
-          (one->ifa_flags & IFF_UP) != 0 &&
-          (one->ifa_flags & IFF_LOOPBACK) == 0;
-      char text[NI_MAXHOST];
-      const socklen_t size =
-          family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-      if (best.empty() && usable &&
-          ::getnameinfo(
-              one->ifa_addr,
-              size,
-              text,
-              sizeof text,
-              nullptr,
-              0,
-              NI_NUMERICHOST) == 0) {
-        best = text;
-      }
-    }
-  }
-  ::freeifaddrs(all);
-  return best.empty() ? "127.0.0.1" : best;
-}
-
 int run_node_agent() {
   SignalSource signals;
-  tell(kReadyMessage + own_address());
+  const char* ssh = std::getenv("SSH_CONNECTION");
+  tell(kReadyMessage + to_text(this_host_address(ssh == nullptr ? "" : ssh)));
   std::optional<NodeMessage> message = read_message();
   if (!message) {
     return static_cast<int>(ExitCode::unavailable);

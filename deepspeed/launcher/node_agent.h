@@ -1,8 +1,6 @@
 // The launcher on another host, started by the first one over ssh.
 #pragma once
 
-#include <string>
-
 namespace deepspeed::launcher {
 
 // The argument that makes `deepspeed` an agent.
@@ -12,9 +10,5 @@ inline constexpr const char* kAgentFlag = "--node-agent";
 // that node. What follows on standard input are letters for signals; its end
 // means that the first launcher is gone. Returns the exit code.
 int run_node_agent();
-
-// An address of this host that others can reach: IPv4 before IPv6, of an
-// interface that is up and not the loopback. "127.0.0.1" without any.
-std::string own_address();
 
 } // namespace deepspeed::launcher

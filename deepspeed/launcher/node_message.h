@@ -10,7 +10,7 @@ namespace deepspeed::launcher {
 
 // Messages of an agent to the first launcher: marked lines (OutputRelay::kMark)
 // on its standard output.
-inline constexpr const char* kReadyMessage = "ready "; // then the address
+inline constexpr const char* kReadyMessage = "ready "; // then a HostAddress
 inline constexpr const char* kAliveMessage = "alive"; // every kBeat
 inline constexpr const char* kResumeMessage = "resume "; // then the note
 inline constexpr const char* kReportedMessage = "reported"; // its failure

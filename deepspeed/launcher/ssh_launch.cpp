@@ -13,6 +13,7 @@
 #include "deepspeed/base/shell_word.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/failure_report.h"
+#include "deepspeed/launcher/host_address.h"
 #include "deepspeed/launcher/node_agent.h"
 #include "deepspeed/launcher/node_message.h"
 
@@ -95,8 +96,12 @@ class Hosts {
   }
 
   Outcome run() {
+    std::vector<HostAddress> addresses;
+    for (const State& state : states_) {
+      addresses.push_back(parse_host_address(state.address));
+    }
     const std::string master =
-        job_.master_addr.empty() ? states_.front().address : job_.master_addr;
+        job_.master_addr.empty() ? master_address(addresses) : job_.master_addr;
     for (size_t i = 0; i < children_.size(); ++i) {
       NodeMessage message{job_, std::filesystem::current_path().string()};
       message.job.node_rank = static_cast<int>(i);
@@ -115,7 +120,7 @@ class Hosts {
 
  private:
   struct State {
-    std::string address; // when it is ready
+    std::string address; // a HostAddress, when it is ready
     std::string resume_note;
   };
 
