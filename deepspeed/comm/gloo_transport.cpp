@@ -14,11 +14,12 @@
 
 #include <array>
 #include <csignal>
-#include <cstdlib>
 #include <utility>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/comm/bounded_call.h"
 #include "deepspeed/comm/c10d_error.h"
+#include "deepspeed/comm/gloo_address.h"
 #include "deepspeed/comm/rendezvous.h"
 
 namespace deepspeed::comm {
@@ -203,7 +204,7 @@ void GlooTransport::barrier() {
 std::unique_ptr<Transport> make_gloo_transport(
     const RankInfo& rank_info,
     std::chrono::milliseconds timeout,
-    const Rendezvous& rendezvous) {
+    Rendezvous& rendezvous) {
   using c10d::ProcessGroupGloo;
   // Gloo writes to connections that may be closed: that is an error of the
   // collective, not the end of the process.
@@ -212,28 +213,37 @@ std::unique_ptr<Transport> make_gloo_transport(
     pipe.sa_handler = SIG_IGN;
     ::sigaction(SIGPIPE, &pipe, nullptr);
   }
+  const std::string address = agree_on_address(rank_info, rendezvous);
+  std::string failure = "no answer in time";
   try {
     auto options = ProcessGroupGloo::Options::create(timeout);
-    const char* const interface = std::getenv("GLOO_SOCKET_IFNAME");
     // Not lazily: a rank that cannot be reached is found now.
     options->devices = {
-        interface != nullptr && *interface != '\0'
-            ? ProcessGroupGloo::createDeviceForInterface(interface, false)
-            : ProcessGroupGloo::createDeviceForHostname(
-                  rendezvous.own_address(), false)};
+        ProcessGroupGloo::createDeviceForHostname(address, false)};
     options->threads = 1;
-    return std::make_unique<GlooTransport>(
-        rank_info,
-        c10::make_intrusive<ProcessGroupGloo>(
-            rendezvous.store(), rank_info.rank, rank_info.world_size, options));
+    // Gloo alone waits for each connection five times as long.
+    auto gloo = finish_by(
+        rendezvous.deadline(),
+        [store = rendezvous.store(),
+         rank = rank_info.rank,
+         size = rank_info.world_size,
+         options] {
+          return c10::make_intrusive<ProcessGroupGloo>(
+              store, rank, size, options);
+        });
+    if (gloo) {
+      return std::make_unique<GlooTransport>(rank_info, *std::move(gloo));
+    }
   } catch (const std::exception& error) {
-    throw base::Error(
-        base::ExitCode::unavailable,
-        "rank " + std::to_string(rank_info.rank) +
-            " cannot connect to the others over Gloo: " + first_line(error),
-        "",
-        "set GLOO_SOCKET_IFNAME to the network interface between the hosts");
+    failure = first_line(error);
   }
+  throw base::Error(
+      base::ExitCode::unavailable,
+      "rank " + std::to_string(rank_info.rank) + " at " + address +
+          " cannot connect to the others over Gloo: " + failure,
+      "",
+      "is a rank stopped, or closes a firewall the ports between the hosts? "
+      "GLOO_SOCKET_IFNAME chooses another network interface");
 }
 
 } // namespace deepspeed::comm

@@ -11,12 +11,12 @@ namespace deepspeed::comm {
 
 class Rendezvous;
 
-// Connects every rank with every other. The network is that of the interface
-// GLOO_SOCKET_IFNAME when it is set, else the one by which this host reaches
-// rank 0. Throws base::Error(unavailable).
+// Connects every rank with every other, at the addresses of
+// agree_on_address(). Throws base::Error(unavailable) within the time that the
+// rendezvous has.
 std::unique_ptr<Transport> make_gloo_transport(
     const RankInfo& rank_info,
     std::chrono::milliseconds timeout,
-    const Rendezvous& rendezvous);
+    Rendezvous& rendezvous);
 
 } // namespace deepspeed::comm

@@ -121,7 +121,7 @@ uint32_t hash_of(const std::string& text) {
   return hash;
 }
 
-bool is_loopback(const std::string& host) {
+bool names_loopback(const std::string& host) {
   return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0;
 }
 
@@ -161,6 +161,17 @@ void read_master(
   }
 }
 
+// The job, and which of its starts.
+std::string start_of_run(
+    const Variables& variables,
+    const char* job,
+    const char* restarts) {
+  const std::string id = variables.text(job);
+  const int count = variables.number(restarts).value_or(0);
+  return id.empty() || count == 0 ? id
+                                  : id + " restart " + std::to_string(count);
+}
+
 RankInfo from_deepspeed(const Variables& variables) {
   Names names{"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"};
   RankInfo info;
@@ -179,14 +190,15 @@ RankInfo from_deepspeed(const Variables& variables) {
     local_size = deepspeed_size;
   }
   const bool alone =
-      is_loopback(variables.text("MASTER_ADDR")) || info.world_size == 1;
+      names_loopback(variables.text("MASTER_ADDR")) || info.world_size == 1;
   info.local_world_size = local_size.value_or(alone ? info.world_size : 1);
   info.local_rank = variables.number("LOCAL_RANK")
                         .value_or(info.is_one_host() ? info.rank : 0);
   check_counts(info, names);
-  info.job_id = variables.text("DS_JOB_ID");
+  info.job_id = start_of_run(variables, "DS_JOB_ID", "DS_RESTART_COUNT");
   if (info.job_id.empty()) {
-    info.job_id = variables.text("TORCHELASTIC_RUN_ID");
+    info.job_id = start_of_run(
+        variables, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT");
   }
   info.has_launcher_store =
       variables.text("TORCHELASTIC_USE_AGENT_STORE") == "True";

@@ -16,8 +16,9 @@ struct RankInfo {
   // there is one rank.
   std::string master_addr;
   int master_port = 0;
-  // The same on all ranks of a run, another one in every other run, so that a
-  // rank of another run is refused. Empty when the launcher gives none.
+  // The same on all ranks of one start of a run, another one in every other run
+  // and after a restart, so that a rank of another is refused. Empty when the
+  // launcher gives none.
   std::string job_id;
   // The launcher holds the store already (torchrun); rank 0 starts none.
   bool has_launcher_store = false;
@@ -35,7 +36,9 @@ using Environment =
 // Reads the variables of the first launcher that set its two first ones:
 //   deepspeed, torchrun  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (or
 //                        LOCAL_SIZE), MASTER_ADDR, MASTER_PORT, DS_JOB_ID,
-//                        TORCHELASTIC_RUN_ID, TORCHELASTIC_USE_AGENT_STORE
+//                        DS_RESTART_COUNT, TORCHELASTIC_RUN_ID,
+//                        TORCHELASTIC_RESTART_COUNT,
+//                        TORCHELASTIC_USE_AGENT_STORE
 //   Open MPI             OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE,
 //                        PMIX_NAMESPACE
 //   MPICH, Intel MPI     PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS

@@ -74,6 +74,21 @@ TEST(RankInfo, Torchrun) {
   EXPECT_FALSE(info.is_one_host());
 }
 
+TEST(RankInfo, AStartAfterARestartIsAnotherOne) {
+  EXPECT_EQ(
+      read(with(torchrun(), {{"TORCHELASTIC_RESTART_COUNT", "0"}})).job_id,
+      "run7");
+  const Variables again =
+      with(torchrun(), {{"TORCHELASTIC_RESTART_COUNT", "2"}});
+  EXPECT_EQ(read(again).job_id, "run7 restart 2");
+  EXPECT_EQ(
+      read(with(again, {{"DS_JOB_ID", "x"}, {"DS_RESTART_COUNT", "1"}})).job_id,
+      "x restart 1");
+  // Without a job the launchers of several hosts count for themselves.
+  EXPECT_EQ(
+      read(with(again, {{"DS_RESTART_COUNT", "1"}})).job_id, "run7 restart 2");
+}
+
 TEST(RankInfo, DeepSpeed) {
   const RankInfo info = read(
       {{"RANK", "1"},
