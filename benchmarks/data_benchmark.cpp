@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "deepspeed/text/batch.h"
+#include "deepspeed/text/source_files.h"
 #include "deepspeed/text/token_cache.h"
 
 namespace deepspeed::text {
@@ -19,7 +20,7 @@ void make_batch(benchmark::State& state) {
   try {
     tokenizer = Tokenizer::load(kTokenizer);
     CacheRequest request;
-    request.source = kText;
+    request.source = list_source(kText);
     cache = std::make_unique<TokenCache>(open_or_build(request, tokenizer));
   } catch (const std::exception& error) {
     state.SkipWithError(error.what());

@@ -7,6 +7,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/text/batch.h"
 #include "deepspeed/text/batch_file.h"
+#include "deepspeed/text/source_files.h"
 #include "deepspeed/text/token_cache.h"
 #include "programs/command_line.h"
 
@@ -33,7 +34,7 @@ int main(int argc, char** argv) {
     return run_with_arguments(app, argc, argv, [&] {
       const auto tokenizer = text::Tokenizer::load(tokenizer_folder);
       text::CacheRequest request;
-      request.source = source;
+      request.source = text::list_source(source);
       const text::TokenCache cache = text::open_or_build(request, tokenizer);
       const text::BatchMaker maker(cache, *tokenizer, options);
       text::BatchFileWriter file(out);

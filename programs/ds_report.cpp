@@ -7,6 +7,7 @@
 #include "deepspeed/kernels/isa.h"
 #include "deepspeed/report/machine_check.h"
 #include "deepspeed/text/data_lookup.h"
+#include "deepspeed/text/source_files.h"
 #include "programs/command_line.h"
 
 namespace {
@@ -71,7 +72,9 @@ int run(const Options& options) {
   checks.push_back(check_kernels());
   checks.push_back(report::check_libtorch(libtorch_places()));
   checks.push_back(check_data("Data set " + options.dataset, [&] {
-    return text::find_dataset(options.dataset, options.data_dir).train;
+    return text::dataset_at(
+               text::find_dataset(options.dataset, options.data_dir))
+        .train.path;
   }));
   checks.push_back(check_data("Tokenizer " + options.tokenizer, [&] {
     return text::find_tokenizer(options.tokenizer, options.data_dir);

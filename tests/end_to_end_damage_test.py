@@ -85,7 +85,10 @@ class Text(DamageTest):
 
     def test_bytes_that_are_no_text(self):
         strange = self.folder / "strange.txt"
-        strange.write_bytes(bytes(range(256)) * 20 + b"a\0b\n" * 50)
+        strange.write_bytes(bytes(range(256)) * 20)
+        self.refused(65, ["strange.txt", "iconv"], f"--dataset={strange}")
+        strange.write_bytes(
+            bytes(range(256)) + b"a\0b\nsome more of the usual\n" * 50)
         folder = self.train("--num_iterations=3", f"--dataset={strange}")
         self.assertEqual(list(metrics(folder)), [1, 2, 3])
 

@@ -10,6 +10,7 @@ readonly nccl_version=2.30.7 # the one that torch names
 readonly build_packages=(
   build-essential cmake ninja-build pkg-config git
   libcli11-dev nlohmann-json3-dev libzstd-dev zlib1g-dev libxxhash-dev
+  liblzma-dev libbz2-dev
   libhwy-dev libgloo-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv python3-pip
 )

@@ -1,30 +1,46 @@
 // The text of a run as batches: tokenizer, token caches, order, masks.
 #include "deepspeed/pretrain/data.h"
 
+#include <chrono>
+#include <cstdlib>
+
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/bert/config.h"
 #include "deepspeed/flat/parallel.h"
+#include "deepspeed/report/stop_signal.h"
 #include "deepspeed/report/text_format.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
 namespace {
 
+// Checked by the process group, which has the same patience.
+std::chrono::milliseconds patience() {
+  const char* minutes = std::getenv("DEEPSPEED_TIMEOUT");
+  return minutes == nullptr || *minutes == '\0'
+      ? text::CacheRequest{}.patience
+      : std::chrono::milliseconds(
+            static_cast<int64_t>(std::strtod(minutes, nullptr) * 60'000) + 1);
+}
+
 TextSource open_text(
-    const std::string& path,
+    const text::Source& files,
     const report::Settings& settings,
     const std::shared_ptr<const text::Tokenizer>& tokenizer,
     int64_t ranks) {
   text::CacheRequest request;
-  request.source = path;
+  request.source = files;
   request.text_column = settings.data.text_column;
   request.cache_dir = text::default_cache_dir();
   request.threads = static_cast<int>(flat::threads());
+  request.patience = patience();
+  request.stopped = [] { return report::stop_signal() != 0; };
   bool said = false;
   request.progress = [&](uint64_t, uint64_t) {
     if (!said) {
-      base::log_info("tokenizing " + path + " (once: the ids are cached)");
+      base::log_info(
+          "tokenizing " + files.path + " (once: the ids are cached)");
     }
     said = true;
   };
@@ -40,8 +56,12 @@ TextSource open_text(
       settings.data.random_replace_prob,
       settings.data.unmask_replace_prob};
   TextSource source;
-  source.path = path;
-  for (const text::SourceFile& file : text::list_sources(path)) {
+  source.path = files.path;
+  source.files = text::files_text(files);
+  if (text::has_columns(files)) {
+    source.files += ", field \"" + settings.data.text_column + "\"";
+  }
+  for (const text::SourceFile& file : files.files) {
     source.bytes += file.stamp.size;
   }
   source.cache = std::make_unique<const text::TokenCache>(
@@ -49,6 +69,22 @@ TextSource open_text(
   source.batches = std::make_unique<const text::BatchMaker>(
       *source.cache, *tokenizer, options);
   return source;
+}
+
+void check_text_column(
+    const std::string& column,
+    const text::Source& train,
+    const text::Source& held_out) {
+  if (column != report::DataSettings{}.text_column &&
+      !text::has_columns(train) && !text::has_columns(held_out)) {
+    throw base::Error(
+        base::ExitCode::config,
+        "--text_column " + column + " has no effect: the data set has " +
+            text::files_text(train),
+        train.path,
+        "leave it out; JSON lines are named .jsonl, .ndjson or .json, tables "
+        ".csv or .tsv");
+  }
 }
 
 void check_tokenizer(
@@ -103,15 +139,22 @@ Data::Data(
       text::find_tokenizer(settings.data.tokenizer, settings.data.data_dir);
   tokenizer_ = text::Tokenizer::load(folder);
   check_tokenizer(*tokenizer_, folder, vocab_size);
-  const text::Dataset dataset =
-      text::find_dataset(settings.data.dataset, settings.data.data_dir);
-  train_ = open_text(dataset.train, settings, tokenizer_, ranks);
-  const std::string& held_out = settings.data.validation_file.empty()
-      ? dataset.valid
-      : settings.data.validation_file;
-  if (!held_out.empty()) {
-    validation_ = open_text(held_out, settings, tokenizer_, ranks);
+  text::Dataset dataset = text::dataset_at(
+      text::find_dataset(settings.data.dataset, settings.data.data_dir));
+  const std::string& validation_file = settings.data.validation_file;
+  if (!validation_file.empty()) {
+    for (const text::SourceFile& file : dataset.valid.files) {
+      dataset.left_out.push_back({file.name, "beside --validation_file"});
+    }
+    dataset.valid = text::held_out_at(validation_file);
+    text::hold_out(dataset.valid, dataset);
   }
+  check_text_column(settings.data.text_column, dataset.train, dataset.valid);
+  train_ = open_text(dataset.train, settings, tokenizer_, ranks);
+  if (!dataset.valid.files.empty()) {
+    validation_ = open_text(dataset.valid, settings, tokenizer_, ranks);
+  }
+  left_out_ = std::move(dataset.left_out);
 }
 
 report::TrainedData Data::identity() const {

@@ -37,7 +37,21 @@ int64_t parameter_count(const TrainedModel& trained) {
 std::string describe(const TextSource& source) {
   return source.path + " (" +
       format_count(static_cast<int64_t>(source.cache->size())) + " lines, " +
-      format_count(static_cast<int64_t>(source.cache->tokens())) + " tokens)";
+      format_count(static_cast<int64_t>(source.cache->tokens())) + " tokens, " +
+      source.files + ")";
+}
+
+// The first of them; the rest is counted.
+std::string describe(const std::vector<text::LeftOut>& left_out) {
+  constexpr size_t kShown = 6;
+  std::string text;
+  for (size_t i = 0; i < left_out.size() && i < kShown; ++i) {
+    text += (i == 0 ? "" : ", ") + left_out[i].name + " (" +
+        left_out[i].reason + ")";
+  }
+  return left_out.size() <= kShown
+      ? text
+      : text + ", and " + std::to_string(left_out.size() - kShown) + " more";
 }
 
 std::string model_text(const report::Settings& settings) {
@@ -137,6 +151,9 @@ report::Rows start_table(const RunStart& run) {
       {"Data", describe(run.data.train())}};
   if (run.data.validation() != nullptr) {
     rows.emplace_back("Validation", describe(*run.data.validation()));
+  }
+  if (!run.data.left_out().empty()) {
+    rows.emplace_back("Left out", describe(run.data.left_out()));
   }
   rows.emplace_back(
       "Batch",

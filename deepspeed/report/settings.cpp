@@ -106,7 +106,7 @@ Fields data_fields(Settings& s) {
       {"text_column",
        kData,
        &data.text_column,
-       "key of the text in .jsonl files",
+       "field of the text in JSON lines and CSV",
        {}},
       {"validation_file",
        kData,

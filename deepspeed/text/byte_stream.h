@@ -1,4 +1,4 @@
-// Bytes of a text file, plain or compressed, in bounded memory.
+// Bytes of a text file in bounded memory.
 #pragma once
 
 #include <cstddef>
@@ -43,18 +43,5 @@ std::unique_ptr<ByteStream> open_file(
 
 // The bytes of `text`, which must outlive the stream.
 std::unique_ptr<ByteStream> open_memory(std::string_view text);
-
-enum class Compression { none, gzip, zstd };
-
-// By the ending of the name: .gz, .zst.
-Compression compression_of(std::string_view name);
-
-// Decompresses all members of a gzip file (RFC 1952) or all frames of a zstd
-// file (RFC 8878, windows of up to 128 MiB). Throws Error(data) with `name` for
-// a damaged or truncated input.
-std::unique_ptr<ByteStream> decompress(
-    Compression compression,
-    std::unique_ptr<ByteStream> compressed,
-    const std::string& name);
 
 } // namespace deepspeed::text

@@ -1,4 +1,4 @@
-// Plain and compressed files are read whole, or refused with their name.
+// Files are read whole, or refused with their name.
 #include "deepspeed/text/byte_stream.h"
 
 #include <gtest/gtest.h>
@@ -29,80 +29,6 @@ std::string read_all(ByteStream& stream, size_t piece) {
   }
   EXPECT_EQ(stream.read(buffer), 0u); // the end stays the end
   return text;
-}
-
-std::string unpack(
-    Compression compression,
-    std::string_view bytes,
-    size_t piece = 1000) {
-  return read_all(
-      *decompress(compression, open_memory(bytes), "file.x"), piece);
-}
-
-// Text that does not compress to nothing.
-std::string some_text(size_t n) {
-  std::string text;
-  for (uint32_t i = 0; text.size() < n; ++i) {
-    text += std::to_string(i * 2654435761U) + (i % 9 == 0 ? "\n" : " ");
-  }
-  return text;
-}
-
-TEST(ByteStream, UnpacksEveryPieceSize) {
-  const std::string text = some_text(700000); // more than an input buffer
-  for (size_t piece : {size_t{1} << 20, size_t{4096}, size_t{37}}) {
-    EXPECT_EQ(unpack(Compression::none, text, piece), text);
-    EXPECT_EQ(unpack(Compression::gzip, gzip(text), piece), text);
-    EXPECT_EQ(unpack(Compression::zstd, zstd(text), piece), text);
-  }
-}
-
-TEST(ByteStream, UnpacksMembersAndFrames) {
-  EXPECT_EQ(
-      unpack(Compression::gzip, gzip("one ") + gzip("") + gzip("two")),
-      "one two");
-  EXPECT_EQ(
-      unpack(Compression::gzip, gzip("one") + std::string(600000, '\0')),
-      "one"); // padding, as tapes have it
-  EXPECT_EQ(
-      unpack(Compression::zstd, zstd("one ") + zstd("") + zstd("two")),
-      "one two");
-}
-
-TEST(ByteStream, RefusesWhatWasCut) {
-  const std::string text = some_text(3000);
-  for (const auto& [compression, bytes] :
-       {std::pair{Compression::gzip, gzip(text)},
-        std::pair{Compression::zstd, zstd(text)}}) {
-    for (size_t size = 0; size < bytes.size(); ++size) {
-      try {
-        unpack(compression, std::string_view(bytes).substr(0, size));
-        ADD_FAILURE() << "cut after " << size;
-      } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ExitCode::data);
-        EXPECT_EQ(error.where(), "file.x");
-        EXPECT_STREQ(
-            error.what() + std::string(error.what()).size() - 9, "truncated");
-      }
-    }
-  }
-}
-
-TEST(ByteStream, RefusesWhatIsNotCompressed) {
-  for (Compression compression : {Compression::gzip, Compression::zstd}) {
-    EXPECT_THROW(unpack(compression, "plain text in a file.x"), Error);
-  }
-  EXPECT_THROW(unpack(Compression::gzip, gzip("one") + "garbage"), Error);
-  EXPECT_THROW(unpack(Compression::zstd, zstd("one") + "garbage"), Error);
-  std::string flipped = gzip(some_text(3000));
-  flipped[flipped.size() / 2] ^= 4;
-  EXPECT_THROW(unpack(Compression::gzip, flipped), Error);
-}
-
-TEST(ByteStream, TakesTheCompressionFromTheName) {
-  EXPECT_EQ(compression_of("a.txt"), Compression::none);
-  EXPECT_EQ(compression_of("a.txt.gz"), Compression::gzip);
-  EXPECT_EQ(compression_of("a.zst"), Compression::zstd);
 }
 
 class File : public ::testing::Test {

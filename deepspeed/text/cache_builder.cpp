@@ -14,6 +14,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/text/byte_stream.h"
+#include "deepspeed/text/cache_lock.h"
 #include "deepspeed/text/token_cache.h"
 
 namespace deepspeed::text {
@@ -78,7 +79,7 @@ void encode_blocks(std::vector<Encoder>& encoders, std::vector<Block>& blocks) {
 class SourceReader {
  public:
   explicit SourceReader(const CacheRecipe& recipe) : recipe_(recipe) {
-    for (const SourceFile& file : recipe.files) {
+    for (const SourceFile& file : recipe.source.files) {
       total_bytes_ += file.stamp.size;
     }
   }
@@ -113,11 +114,11 @@ class SourceReader {
   bool next(std::string_view& text) {
     for (;;) {
       if (reader_ == nullptr) {
-        if (file_ == recipe_.files.size()) {
+        if (file_ == recipe_.source.files.size()) {
           return false;
         }
         reader_ = std::make_unique<SampleReader>(
-            recipe_.files[file_], recipe_.text_column);
+            recipe_.source.files[file_], recipe_.text_column);
       }
       if (reader_->next(text)) {
         return true;
@@ -125,7 +126,7 @@ class SourceReader {
       counts_.samples += reader_->counts().samples;
       counts_.cut += reader_->counts().cut;
       counts_.invalid_utf8 += reader_->counts().invalid_utf8;
-      finished_bytes_ += recipe_.files[file_].stamp.size;
+      finished_bytes_ += recipe_.source.files[file_].stamp.size;
       reader_.reset();
       ++file_;
     }
@@ -165,7 +166,15 @@ std::string hex(XXH128_hash_t hash) {
   return text;
 }
 
-std::string hash_of_file(const SourceFile& file) {
+// Texts may be large: neither reading nor tokenizing them holds a run up that
+// is to stop.
+void go_on_or_stop(const CacheRecipe& recipe) {
+  if (recipe.stopped && recipe.stopped()) {
+    throw stopped_error(recipe.source.path);
+  }
+}
+
+std::string hash_of_file(const SourceFile& file, const CacheRecipe& recipe) {
   const auto free_state = [](XXH3_state_t* state) { XXH3_freeState(state); };
   const std::unique_ptr<XXH3_state_t, decltype(free_state)> state(
       XXH3_createState(), free_state);
@@ -174,6 +183,7 @@ std::string hash_of_file(const SourceFile& file) {
   std::vector<char> buffer(size_t{1} << 18);
   while (const size_t n = stream->read(buffer)) {
     XXH3_128bits_update(state.get(), buffer.data(), n);
+    go_on_or_stop(recipe);
   }
   return hex(XXH3_128bits_digest(state.get()));
 }
@@ -210,17 +220,17 @@ KeyText key_text(const CacheRecipe& recipe, std::string_view kind) {
 
 std::string content_key(const CacheRecipe& recipe) {
   KeyText text = key_text(recipe, "content 1");
-  for (const SourceFile& file : recipe.files) {
+  for (const SourceFile& file : recipe.source.files) {
     text.add(file.name);
     text.add(static_cast<int64_t>(file.stamp.size));
-    text.add(hash_of_file(file));
+    text.add(hash_of_file(file, recipe));
   }
   return text.key();
 }
 
 std::string stamp_key(const CacheRecipe& recipe) {
   KeyText text = key_text(recipe, "stamp 1");
-  for (const SourceFile& file : recipe.files) {
+  for (const SourceFile& file : recipe.source.files) {
     text.add(file.path);
     text.add(file.name);
     text.add(static_cast<int64_t>(file.stamp.size));
@@ -253,15 +263,16 @@ void build_cache(
       writer.add(block.ids, block.lengths);
     }
     reader.report_progress();
+    go_on_or_stop(recipe);
   }
   if (writer.samples() == 0) {
     throw base::Error(
         base::ExitCode::data,
         "there is no text in it",
-        recipe.source,
+        recipe.source.path,
         "each line that is not empty is a sample");
   }
-  warn_of(reader.counts(), recipe.source);
+  warn_of(reader.counts(), recipe.source.path);
   writer.finish(key);
 }
 

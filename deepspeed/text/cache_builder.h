@@ -15,12 +15,13 @@ namespace deepspeed::text {
 
 // What a cache is made from, and how.
 struct CacheRecipe {
-  std::string source; // the name for messages
-  std::vector<SourceFile> files;
+  Source source;
   std::string text_column;
   std::shared_ptr<const Tokenizer> tokenizer;
   int threads = 1;
-  std::function<void(uint64_t, uint64_t)> progress; // may be empty
+  // Both may be empty, see CacheRequest.
+  std::function<void(uint64_t, uint64_t)> progress;
+  std::function<bool()> stopped;
 };
 
 // The key of the cache: 32 hexadecimal digits that change with the content and
@@ -31,7 +32,8 @@ std::string stamp_key(const CacheRecipe& recipe);
 
 // Writes the whole cache file. The samples have the order of the files,
 // whatever the number of threads. Says once how many samples were cut or held
-// invalid UTF-8. Error(data) if there is no sample at all.
+// invalid UTF-8. Error(data) if there is no sample at all,
+// Error(stopped) when recipe.stopped says so.
 void build_cache(
     const CacheRecipe& recipe,
     const std::string& key,

@@ -11,8 +11,12 @@ uint64_t hash_of(const CacheFooter& footer) {
   return XXH3_64bits(&footer, offsetof(CacheFooter, footer_hash));
 }
 
-std::array<uint64_t, 2> hash_of_data(std::span<const std::byte> data) {
-  const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());
+uint64_t hash_of_block(std::span<const std::byte> block) {
+  return XXH3_64bits(block.data(), block.size());
+}
+
+std::array<uint64_t, 2> hash_of_table(std::span<const std::byte> hashes) {
+  const XXH128_hash_t hash = XXH3_128bits(hashes.data(), hashes.size());
   return {hash.low64, hash.high64};
 }
 

@@ -6,15 +6,12 @@
 //   stamp-KEY.txt     the content_key() that belongs to a stamp_key(): saves
 //   the
 //                     reading of sources that nobody touched
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <thread>
 
@@ -23,6 +20,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/text/cache_builder.h"
 #include "deepspeed/text/cache_file.h"
+#include "deepspeed/text/cache_lock.h"
 #include "deepspeed/text/token_cache.h"
 
 namespace deepspeed::text {
@@ -36,33 +34,14 @@ using base::ExitCode;
 // of file systems are coarse.
 constexpr int64_t kSettledNanoseconds = 2'000'000'000;
 
-// Held as long as it lives. Error(cannot_create) if there can be no lock file;
-// a file system without locks is taken as it is: AtomicFile keeps the cache
-// whole, two programs only do the work twice.
-class FolderLock {
- public:
-  explicit FolderLock(const std::string& path) {
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd_ < 0) {
-      throw base::system_error(
-          ExitCode::cannot_create, "cannot create", path, errno);
-    }
-    if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
-      return;
-    }
-    base::log_info("another program makes the token cache, waiting: " + path);
-    while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
-    }
-  }
-  ~FolderLock() {
-    ::close(fd_);
-  }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_ = -1;
-};
+// A program of another version made it, and it may be whole.
+bool is_of_another_version(const std::string& path) {
+  std::array<char, kCacheMagic.size()> magic{};
+  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  const std::string_view found(magic.data(), magic.size());
+  return found.starts_with(kAnyCacheMagic) && found != kCacheMagic &&
+      found.back() >= '1' && found.back() <= '9';
+}
 
 // The cache with this key, if there is a sound one.
 std::optional<TokenCache> open_existing(
@@ -75,6 +54,9 @@ std::optional<TokenCache> open_existing(
     return std::nullopt;
   }
   try {
+    if (is_of_another_version(path)) {
+      return std::nullopt; // made again, as there was none
+    }
     TokenCache cache = TokenCache::open(path, verify);
     if (cache.key() == key) {
       return cache;
@@ -111,9 +93,13 @@ void remove_leftovers(const fs::path& path) {
 
 class CacheFolder {
  public:
-  CacheFolder(fs::path folder, const CacheRecipe& recipe)
+  CacheFolder(
+      fs::path folder,
+      const CacheRecipe& recipe,
+      std::chrono::milliseconds patience)
       : folder_(std::move(folder)),
         recipe_(recipe),
+        wait_(patience),
         stamp_path_(folder_ / ("stamp-" + stamp_key(recipe) + ".txt")) {}
 
   // The key, from the stamps of the files if they are known.
@@ -141,13 +127,21 @@ class CacheFolder {
     }
     std::error_code error;
     fs::create_directories(folder_, error);
-    const FolderLock lock(folder_ / ("tokens-" + key + ".lock"));
+    CacheLock lock(
+        folder_ / ("tokens-" + key + ".lock"), wait_, recipe_.stopped);
     if (auto cache = open_existing(path, key, verify, /*warn=*/true)) {
       return *std::move(cache);
     }
     remove_leftovers(path);
     base::AtomicFile file(path);
-    build_cache(recipe_, key, [&file](std::span<const std::byte> part) {
+    CacheRecipe recipe = recipe_;
+    recipe.progress = [&](uint64_t done, uint64_t total) {
+      lock.show(done, total);
+      if (recipe_.progress) {
+        recipe_.progress(done, total);
+      }
+    };
+    build_cache(recipe, key, [&file](std::span<const std::byte> part) {
       file.write(part);
     });
     file.commit();
@@ -157,7 +151,9 @@ class CacheFolder {
   // Saves the next run from reading the sources. Not vital: may fail.
   void remember(const std::string& key, int64_t listed_ns) {
     const bool settled = std::all_of(
-        recipe_.files.begin(), recipe_.files.end(), [&](const auto& file) {
+        recipe_.source.files.begin(),
+        recipe_.source.files.end(),
+        [&](const auto& file) {
           return std::max(file.stamp.modified_ns, file.stamp.changed_ns) +
               kSettledNanoseconds <
               listed_ns;
@@ -175,6 +171,7 @@ class CacheFolder {
  private:
   fs::path folder_;
   const CacheRecipe& recipe_;
+  std::chrono::milliseconds wait_;
   std::string stamp_path_;
   bool stamp_is_known_ = false;
 };
@@ -210,15 +207,15 @@ TokenCache open_or_build(
   const int machine = static_cast<int>(std::thread::hardware_concurrency());
   const CacheRecipe recipe{
       request.source,
-      list_sources(request.source),
       request.text_column,
       std::move(tokenizer),
       request.threads > 0 ? request.threads : std::max(machine, 1),
-      request.progress};
+      request.progress,
+      request.stopped};
   if (request.cache_dir.empty()) {
     return build_in_memory(recipe, content_key(recipe));
   }
-  CacheFolder folder(request.cache_dir, recipe);
+  CacheFolder folder(request.cache_dir, recipe, request.patience);
   const std::string key = folder.find_key();
   try {
     TokenCache cache = folder.open_or_build(key, request.verify);

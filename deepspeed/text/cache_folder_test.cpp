@@ -16,6 +16,8 @@
 #include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/text/cache_lock.h"
+#include "deepspeed/text/source_files.h"
 #include "deepspeed/text/test_files.h"
 #include "deepspeed/text/test_tokenizer.h"
 #include "deepspeed/text/token_cache.h"
@@ -43,7 +45,7 @@ std::string some_lines(int lines) {
 class CacheFolderTest : public ::testing::Test {
  protected:
   CacheFolderTest() {
-    request_.source = folder_.path() + "/train.txt";
+    path_ = folder_.path() + "/train.txt";
     request_.cache_dir = folder_.path() + "/cache/deeper";
     request_.threads = 2;
     request_.progress = [this](uint64_t, uint64_t) { built_ = true; };
@@ -51,16 +53,16 @@ class CacheFolderTest : public ::testing::Test {
 
   TokenCache open() {
     built_ = false;
+    request_.source = list_source(path_);
     return open_or_build(request_, tokenizer_);
   }
   void write(std::string_view text) {
-    write_test_file(request_.source, text);
+    write_test_file(path_, text);
   }
   // Long ago, so that the stamps count.
   void settle() {
     fs::last_write_time(
-        request_.source,
-        fs::file_time_type::clock::now() - std::chrono::hours(1));
+        path_, fs::file_time_type::clock::now() - std::chrono::hours(1));
     std::this_thread::sleep_for(std::chrono::milliseconds(2100));
   }
   std::vector<std::string> cache_files(const std::string& start) const {
@@ -79,6 +81,7 @@ class CacheFolderTest : public ::testing::Test {
   }
 
   base::TemporaryFolder folder_;
+  std::string path_;
   CacheRequest request_;
   std::shared_ptr<const Tokenizer> tokenizer_ = byte_tokenizer();
   bool built_ = false;
@@ -129,8 +132,8 @@ TEST_F(CacheFolderTest, IsMadeOnce) {
   EXPECT_FALSE(built_);
   // A copy of the file elsewhere is the same source.
   fs::create_directories(folder_.path() + "/copy");
-  fs::copy(request_.source, folder_.path() + "/copy/train.txt");
-  request_.source = folder_.path() + "/copy/train.txt";
+  fs::copy(path_, folder_.path() + "/copy/train.txt");
+  path_ = folder_.path() + "/copy/train.txt";
   EXPECT_EQ(open().path(), path);
   EXPECT_FALSE(built_);
 }
@@ -150,7 +153,7 @@ TEST_F(CacheFolderTest, FollowsAnEditOfTheSource) {
 }
 
 TEST_F(CacheFolderTest, BelongsToTokenizerAndTextColumn) {
-  request_.source = folder_.path() + "/train.jsonl";
+  path_ = folder_.path() + "/train.jsonl";
   write(R"({"text": "ab", "title": "c"})");
   EXPECT_EQ(open().tokens(), 2u);
   tokenizer_ = byte_tokenizer(/*merge_ab=*/true);
@@ -162,11 +165,11 @@ TEST_F(CacheFolderTest, BelongsToTokenizerAndTextColumn) {
 }
 
 TEST_F(CacheFolderTest, TakesAFolderInTheOrderOfItsNames) {
-  request_.source = folder_.path() + "/texts";
-  fs::create_directories(request_.source + "/z");
-  write_test_file(request_.source + "/b.txt", "b\n");
-  write_test_file(request_.source + "/a.txt.gz", gzip("a"));
-  write_test_file(request_.source + "/z/c.txt.zst", zstd("c\n"));
+  path_ = folder_.path() + "/texts";
+  fs::create_directories(path_ + "/z");
+  write_test_file(path_ + "/b.txt", "b\n");
+  write_test_file(path_ + "/a.txt.gz", gzip("a"));
+  write_test_file(path_ + "/z/c.txt.zst", zstd("c\n"));
   const TokenCache cache = open();
   ASSERT_EQ(cache.size(), 3u);
   for (int i = 0; i < 3; ++i) {
@@ -274,6 +277,7 @@ int wait_for(pid_t pid) {
 TEST_F(CacheFolderTest, TwoProgramsAtOnceMakeItOnce) {
   write(some_lines(20000));
   const std::string log = folder_.path() + "/builds";
+  request_.source = list_source(path_);
   std::vector<pid_t> children;
   for (int i = 0; i < 3; ++i) {
     children.push_back(start_child([&] {
@@ -298,6 +302,7 @@ TEST_F(CacheFolderTest, TwoProgramsAtOnceMakeItOnce) {
 
 TEST_F(CacheFolderTest, AKilledProgramLeavesNoWrongCache) {
   write(some_lines(30000));
+  request_.source = list_source(path_);
   const int status = wait_for(start_child([&] {
     request_.progress = [](uint64_t done, uint64_t total) {
       if (done > total / 2) {
@@ -318,7 +323,7 @@ TEST_F(CacheFolderTest, AKilledProgramLeavesNoWrongCache) {
 }
 
 TEST_F(CacheFolderTest, AFailureInTheMiddleLeavesNothing) {
-  request_.source = folder_.path() + "/train.jsonl";
+  path_ = folder_.path() + "/train.jsonl";
   std::string text;
   for (int i = 0; i < 300000; ++i) {
     text += "{\"text\": \"abcdefghijklmn\"}\n";
@@ -328,6 +333,133 @@ TEST_F(CacheFolderTest, AFailureInTheMiddleLeavesNothing) {
   for (const std::string& name : cache_files("tokens-")) {
     EXPECT_TRUE(name.ends_with(".lock")) << name;
   }
+}
+
+class Waiting : public CacheFolderTest {
+ protected:
+  // Has a lock of the cache taken by another process, which never ends by
+  // itself; returns what open() throws, or "".
+  std::string wait(bool shows_progress = false) {
+    write("a\nb\n");
+    const std::string cache = open().path();
+    fs::remove(cache);
+    const std::string lock = cache.substr(0, cache.size() - 4) + ".lock";
+    int ready[2];
+    EXPECT_EQ(::pipe(ready), 0);
+    const pid_t child = start_child([&] {
+      CacheLock held(lock, std::chrono::seconds(1), {});
+      [[maybe_unused]] const ssize_t n = ::write(ready[1], "x", 1);
+      for (uint64_t i = 1; shows_progress && i < 3; ++i) {
+        ::usleep(1'200'000);
+        held.show(i << 20, 3 << 20);
+      }
+      while (!shows_progress) {
+        ::pause();
+      }
+    });
+    char byte = 0;
+    EXPECT_EQ(::read(ready[0], &byte, 1), 1);
+    std::string thrown;
+    ::testing::internal::CaptureStderr();
+    try {
+      open();
+    } catch (const Error& error) {
+      thrown =
+          std::to_string(static_cast<int>(error.code())) + " " + error.what();
+    }
+    said_ = ::testing::internal::GetCapturedStderr();
+    holder_ = "pid " + std::to_string(child);
+    ::kill(child, SIGKILL);
+    wait_for(child);
+    ::close(ready[0]);
+    ::close(ready[1]);
+    return thrown;
+  }
+
+  std::string said_;
+  std::string holder_;
+};
+
+TEST_F(Waiting, EndsWithASignal) {
+  int asked = 0;
+  request_.stopped = [&] { return ++asked > 4; }; // open() asks, too
+  EXPECT_TRUE(wait().starts_with("75 "));
+  EXPECT_NE(said_.find(holder_), std::string::npos) << said_;
+}
+
+TEST_F(Waiting, EndsWhenTheHolderDoesNotGetOn) {
+  request_.patience = std::chrono::milliseconds(100);
+  const std::string thrown = wait();
+  EXPECT_TRUE(thrown.starts_with("69 ")) << thrown;
+  EXPECT_NE(thrown.find(holder_), std::string::npos) << thrown;
+}
+
+TEST_F(Waiting, HasPatienceWithOneThatGetsOn) {
+  request_.patience = std::chrono::milliseconds(1900); // it takes 2.4 s
+  EXPECT_EQ(wait(/*shows_progress=*/true), "");
+}
+
+TEST_F(CacheFolderTest, ASignalEndsReadingAndTokenizing) {
+  write(some_lines(20000));
+  int asked = 0;
+  int until = 0; // 0 counts
+  request_.stopped = [&] { return ++asked == until; };
+  open();
+  const int all = asked;
+  ASSERT_GE(all, 3);
+  for (until = 1; until < all; until += std::max(1, all / 4)) {
+    asked = 0;
+    fs::remove_all(request_.cache_dir);
+    EXPECT_EQ(code_of([&] { open(); }), ExitCode::stopped) << until;
+  }
+}
+
+TEST_F(CacheFolderTest, ReplacesTheFilesOfOtherVersionsWithoutAWord) {
+  write("a\nb\n");
+  const std::string path = open().path();
+  const std::string good = base::read_file(path, 10000);
+  std::string old = good;
+  old[7] = '1';
+  write_test_file(path, old);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(open().size(), 2u);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(base::read_file(path, 10000), good);
+}
+
+// Too large to be checked whole when it is opened.
+TEST_F(CacheFolderTest, NoticesDamageOfALargeCacheWhereItIsRead) {
+  std::string line;
+  for (int i = 0; i < 510; ++i) {
+    line += static_cast<char>('a' + i % 26);
+  }
+  std::string text;
+  for (int i = 0; i < 70'000; ++i) {
+    text += line + "\n";
+  }
+  write(text);
+  const std::string path = open().path();
+  ASSERT_GT(fs::file_size(path), uint64_t{64} << 20);
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(20 << 20);
+    const std::string zeros(40 << 20, '\0');
+    file.write(zeros.data(), static_cast<std::streamsize>(zeros.size()));
+  }
+  const TokenCache cache = open();
+  EXPECT_FALSE(built_);
+  EXPECT_EQ(sample(cache, 0).size(), 510u);
+  EXPECT_EQ(sample(cache, 69'999).size(), 510u);
+  try {
+    sample(cache, 35'000);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::data);
+    EXPECT_EQ(error.where(), path);
+    EXPECT_NE(std::string(error.hint()).find("removed"), std::string::npos);
+  }
+  EXPECT_EQ(sample(open(), 35'000).size(), 510u);
+  EXPECT_TRUE(built_);
 }
 
 TEST(DefaultCacheDir, FollowsTheEnvironment) {

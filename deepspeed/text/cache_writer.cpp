@@ -1,41 +1,34 @@
 // Writes the bytes of a token cache, sample by sample, in one pass.
 #include "deepspeed/text/cache_writer.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
-#include <new>
 #include <utility>
 
 #include "deepspeed/text/cache_file.h"
 
 namespace deepspeed::text {
 
-struct CacheWriter::Hash {
-  struct Free {
-    void operator()(XXH3_state_t* state) const {
-      XXH3_freeState(state);
-    }
-  };
-  std::unique_ptr<XXH3_state_t, Free> state{XXH3_createState()};
-};
-
 CacheWriter::CacheWriter(uint32_t vocab_size, Write write)
-    : vocab_size_(vocab_size),
-      write_(std::move(write)),
-      hash_(std::make_unique<Hash>()) {
-  if (hash_->state == nullptr) {
-    throw std::bad_alloc();
-  }
-  XXH3_128bits_reset(hash_->state.get());
+    : vocab_size_(vocab_size), write_(std::move(write)) {
   put(std::as_bytes(std::span(kCacheMagic)));
 }
 
-CacheWriter::~CacheWriter() = default;
-
 void CacheWriter::put(std::span<const std::byte> bytes) {
-  XXH3_128bits_update(hash_->state.get(), bytes.data(), bytes.size());
   write_(bytes);
+  while (!bytes.empty()) {
+    const size_t n =
+        std::min<size_t>(bytes.size(), kCacheBlockBytes - block_.size());
+    block_.append(reinterpret_cast<const char*>(bytes.data()), n);
+    bytes = bytes.subspan(n);
+    if (block_.size() == kCacheBlockBytes) {
+      end_block();
+    }
+  }
+}
+
+void CacheWriter::end_block() {
+  hashes_.push_back(hash_of_block(std::as_bytes(std::span(block_))));
+  block_.clear();
 }
 
 template <typename Token>
@@ -81,10 +74,14 @@ void CacheWriter::finish(const std::string& key) {
   const uint64_t end = kCacheMagic.size() + tokens_ * footer.token_bytes;
   put(std::span(zeros).first(offsets_begin(tokens_, footer.token_bytes) - end));
   put_offsets();
+  if (!block_.empty()) {
+    end_block();
+  }
+  const std::span<const std::byte> table = std::as_bytes(std::span(hashes_));
+  write_(table);
   std::copy_n(
       key.begin(), std::min(key.size(), footer.key.size()), footer.key.begin());
-  const XXH128_hash_t hash = XXH3_128bits_digest(hash_->state.get());
-  footer.data_hash = {hash.low64, hash.high64};
+  footer.table_hash = hash_of_table(table);
   footer.footer_hash = hash_of(footer);
   write_(std::as_bytes(std::span(&footer, 1)));
 }

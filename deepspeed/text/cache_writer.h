@@ -4,25 +4,24 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace deepspeed::text {
 
-// Not thread-safe. Keeps two bytes for each sample until finish().
+// Not thread-safe. Keeps two bytes for each sample and eight for each block
+// until finish().
 class CacheWriter {
  public:
   // Receives the bytes of the file in order.
   using Write = std::function<void(std::span<const std::byte>)>;
 
   CacheWriter(uint32_t vocab_size, Write write);
-  ~CacheWriter();
 
   // Appends samples: `lengths` says how many of `ids` belong to each.
   void add(std::span<const int32_t> ids, std::span<const uint16_t> lengths);
-  // Writes offsets and footer; `key` has 32 characters.
+  // Writes offsets, hashes and footer; `key` has 32 characters.
   void finish(const std::string& key);
 
   uint64_t samples() const {
@@ -30,17 +29,17 @@ class CacheWriter {
   }
 
  private:
-  struct Hash;
-
   void put(std::span<const std::byte> bytes);
+  void end_block();
   template <typename Token>
   void put_ids(std::span<const int32_t> ids);
   void put_offsets();
 
   uint32_t vocab_size_;
   Write write_;
-  std::unique_ptr<Hash> hash_;
   uint64_t tokens_ = 0;
+  std::string block_; // the bytes of the block that is not full
+  std::vector<uint64_t> hashes_; // of the blocks before
   std::vector<uint16_t> lengths_;
 };
 

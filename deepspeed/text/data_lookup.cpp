@@ -1,7 +1,6 @@
 // Where a data set or a tokenizer lies, from a path or from a name.
 #include "deepspeed/text/data_lookup.h"
 
-#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
@@ -14,14 +13,6 @@ namespace deepspeed::text {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::array<std::string_view, 6> kEndings{
-    ".txt",
-    ".txt.gz",
-    ".txt.zst",
-    ".jsonl",
-    ".jsonl.gz",
-    ".jsonl.zst"};
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -86,40 +77,12 @@ std::string find(
               std::string(flag));
 }
 
-// The file of a split, "" if there is none.
-std::string split_file(const fs::path& folder, const std::string& split) {
-  std::string found;
-  for (std::string_view ending : kEndings) {
-    const std::string path = (folder / split).string() + std::string(ending);
-    if (!is_there(path)) {
-      continue;
-    }
-    if (!found.empty()) {
-      throw base::Error(
-          base::ExitCode::data,
-          "two files of the split \"" + split + "\"",
-          found + " and " + path,
-          "remove one of them, or give a file instead of the folder");
-    }
-    found = path;
-  }
-  return found;
-}
-
 } // namespace
 
-Dataset dataset_at(const std::string& path) {
-  const std::string train = split_file(path, "train");
-  if (train.empty()) {
-    return {path, "", ""};
-  }
-  return {train, split_file(path, "valid"), split_file(path, "test")};
-}
-
-Dataset find_dataset(
+std::string find_dataset(
     const std::string& name_or_path,
     const std::string& data_dir) {
-  return dataset_at(find(name_or_path, data_dir, "data set", "--dataset"));
+  return find(name_or_path, data_dir, "data set", "--dataset");
 }
 
 std::string find_tokenizer(

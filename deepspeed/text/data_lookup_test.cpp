@@ -48,16 +48,16 @@ TEST_F(DataLookup, LooksInTheFoldersInOrder) {
   const fs::path beside =
       fs::read_symlink("/proc/self/exe").parent_path() / "data" / name;
   fs::create_directories(beside);
-  EXPECT_EQ(find_dataset(name, "").train, beside.string());
+  EXPECT_EQ(find_dataset(name, ""), beside.string());
   fs::create_directories("data/" + name);
-  EXPECT_EQ(find_dataset(name, "").train, "./data/" + name);
+  EXPECT_EQ(find_dataset(name, ""), "./data/" + name);
   fs::create_directories("variable/" + name);
   ::setenv("DEEPSPEED_DATA_DIR", "variable", 1);
   EXPECT_EQ(find_tokenizer(name, ""), "variable/" + name);
   fs::create_directories("flag/" + name);
   EXPECT_EQ(find_tokenizer(name, "flag"), "flag/" + name);
   fs::create_directories(name);
-  EXPECT_EQ(find_dataset(name, "flag").train, name);
+  EXPECT_EQ(find_dataset(name, "flag"), name);
   fs::remove_all(beside);
   fs::remove(beside.parent_path()); // if it was made here
 }
@@ -105,21 +105,6 @@ TEST_F(DataLookup, AMissListsThePlacesAndWhatToType) {
     EXPECT_EQ(error.where(), "looked at /no/where");
   }
   EXPECT_THROW(find_dataset("", ""), Error);
-}
-
-TEST_F(DataLookup, AFolderWithATrainFileHasSplits) {
-  EXPECT_EQ(dataset_at(folder_.path()).train, folder_.path());
-  write_test_file("a.txt", "x");
-  EXPECT_EQ(dataset_at("a.txt").train, "a.txt");
-  EXPECT_EQ(dataset_at("a.txt").valid, "");
-  write_test_file("train.jsonl.gz", "x");
-  write_test_file("test.txt", "x");
-  const Dataset dataset = dataset_at(".");
-  EXPECT_EQ(dataset.train, "./train.jsonl.gz");
-  EXPECT_EQ(dataset.valid, "");
-  EXPECT_EQ(dataset.test, "./test.txt");
-  write_test_file("train.txt", "x");
-  EXPECT_THROW(dataset_at("."), Error);
 }
 
 } // namespace

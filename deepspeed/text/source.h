@@ -1,4 +1,4 @@
-// Text samples from files: one line, or one JSON object, is one sample.
+// Text samples from files: a line, a JSON object, or a record of CSV is one.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "deepspeed/text/byte_stream.h"
+#include "deepspeed/text/text_format.h"
 
 namespace deepspeed::text {
 
@@ -16,7 +17,7 @@ namespace deepspeed::text {
 // roberta-base has 128 bytes. So a sample is cut here, at a character boundary,
 // and nothing that the model could see is lost.
 constexpr size_t kMaxSampleBytes = size_t{1} << 20;
-// A JSON object cannot be cut: a longer line is an error.
+// A JSON object or a record of CSV cannot be cut: a longer one is an error.
 constexpr size_t kMaxJsonLineBytes = size_t{16} << 20;
 
 // One file of a source.
@@ -24,13 +25,26 @@ struct SourceFile {
   std::string path; // as it is opened
   std::string name; // relative to the source: the same after a move
   FileStamp stamp;
+  FileFormat format;
 };
 
-// The files of a source, sorted by name. A file is taken whatever its ending; a
-// folder is searched recursively for .txt and .jsonl files (also .gz and .zst),
-// hidden ones left out. Throws Error(no_input) for a path that is missing,
-// unreadable, a pipe or a device, or a folder without any such file.
-std::vector<SourceFile> list_sources(const std::string& path);
+// A file or folder below a source that gives no samples, and why.
+struct LeftOut {
+  std::string name;
+  std::string reason;
+};
+
+// Text that belongs together.
+struct Source {
+  std::string path; // for messages
+  std::vector<SourceFile> files; // sorted by name
+};
+
+// "3 files of JSON lines", "2 files of lines, 1 file of CSV", ...
+std::string files_text(const Source& source);
+
+// Whether --text_column makes a difference for it.
+bool has_columns(const Source& source);
 
 // What was special about the lines of a file.
 struct SourceCounts {
@@ -39,22 +53,27 @@ struct SourceCounts {
   uint64_t invalid_utf8 = 0; // the tokenizer puts U+FFFD there
 };
 
-// Reads the samples of one file. Text: a line without its "\n" or "\r\n". JSON
-// lines (*.jsonl): the string `text_column` of each object. Samples of white
+// One text after the other, as they are in the file.
+class RecordReader;
+
+// Reads the samples of one file. Text: a line; it ends at "\n", "\r\n" or "\r",
+// as in Python's text mode. JSON: the string `text_column` of each object, with
+// lines that end at "\n". CSV: that field of each record. Samples of white
 // space only are dropped, as HelloDeepSpeed's data set does; a byte order mark
 // at the start of the file too. NUL bytes are data. Not thread-safe.
 class SampleReader {
  public:
-  SampleReader(const SourceFile& file, std::string text_column);
-  // From a stream; the format follows from the ending of `name`.
+  SampleReader(const SourceFile& file, const std::string& text_column);
+  // From a stream of a file called `name`.
   SampleReader(
       std::unique_ptr<ByteStream> stream,
-      std::string name,
-      std::string text_column);
+      const FileFormat& format,
+      const std::string& name,
+      const std::string& text_column);
   ~SampleReader();
 
   // False at the end. `text` is valid until the next call. Throws Error(data)
-  // with "FILE:LINE" for a line that is not an object with that string.
+  // with "FILE:LINE" for what is not an object or record with that field.
   bool next(std::string_view& text);
 
   const SourceCounts& counts() const {
@@ -66,21 +85,8 @@ class SampleReader {
   }
 
  private:
-  bool next_line(std::string_view& line);
-  bool fill();
-  std::string_view text_of(std::string_view line);
-
   uint64_t bytes_read_ = 0;
-  std::unique_ptr<ByteStream> stream_;
-  std::string name_;
-  std::string text_column_;
-  bool is_json_;
-  std::vector<char> buffer_;
-  size_t begin_ = 0; // of what was read and not used
-  size_t end_ = 0;
-  uint64_t line_ = 0;
-  std::string carried_; // a line that spans buffers
-  std::string json_text_;
+  std::unique_ptr<RecordReader> records_;
   SourceCounts counts_;
 };
 

@@ -1,18 +1,15 @@
-// Which files are a source, and what their samples are.
+// What the samples of a file are, for each format.
 #include "deepspeed/text/source.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/text/test_files.h"
 
 namespace deepspeed::text {
@@ -26,7 +23,9 @@ Samples read(
     std::string_view bytes,
     const std::string& name,
     SourceCounts* counts = nullptr) {
-  SampleReader reader(open_memory(bytes), name, "text");
+  const FileFormat format =
+      detect_format([&] { return open_memory(bytes); }, name);
+  SampleReader reader(open_memory(bytes), format, name, "text");
   Samples samples;
   std::string_view text;
   while (reader.next(text)) {
@@ -43,7 +42,10 @@ TEST(SampleReader, GivesTheLinesOfAText) {
   EXPECT_EQ(
       read("one\n two \nthree\n", "a"), (Samples{"one", " two ", "three"}));
   EXPECT_EQ(read("one\ntwo", "a"), (Samples{"one", "two"}));
-  EXPECT_EQ(read("one\r\ntwo\r\r\n\r\n", "a"), (Samples{"one", "two\r"}));
+  // Any end of a line, as for Python's text mode.
+  EXPECT_EQ(read("one\r\ntwo\r\r\n\r\n", "a"), (Samples{"one", "two"}));
+  EXPECT_EQ(read("one\rtwo\rthree", "a"), (Samples{"one", "two", "three"}));
+  EXPECT_EQ(read("one\ntwo\rthree\n", "a"), (Samples{"one", "two", "three"}));
   EXPECT_EQ(read("\n\n \t\none\n\n", "a"), (Samples{"one"}));
   EXPECT_EQ(
       read("\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo", "a"),
@@ -64,10 +66,16 @@ TEST(SampleReader, LinesMaySpanBuffers) {
     EXPECT_EQ(
         read(first + "\n" + second + "\r\nz\n", "a"),
         (Samples{first, second, "z"}));
+    EXPECT_EQ(
+        read(first + "\r\n\n" + second + "\rz\r", "a"),
+        (Samples{first, second, "z"}));
   }
 }
 
-TEST(SampleReader, UnpacksByTheEndingOfTheName) {
+TEST(SampleReader, UnpacksWhateverTheNameIs) {
+  EXPECT_EQ(read(gzip("one\n"), "a.txt"), (Samples{"one"}));
+  EXPECT_EQ(read(xz("one\n") + xz("two"), "a"), (Samples{"one", "two"}));
+  EXPECT_EQ(read(bzip2("one\n"), "a.txt.gz"), (Samples{"one"}));
   EXPECT_EQ(
       read(gzip("one\n") + gzip("two\n"), "a.txt.gz"), (Samples{"one", "two"}));
   EXPECT_EQ(read(zstd("one\ntwo\n"), "a.zst"), (Samples{"one", "two"}));
@@ -89,7 +97,10 @@ TEST(SampleReader, CutsALongLineBetweenCharacters) {
     EXPECT_EQ(counts.invalid_utf8, 0u);
   }
   const std::string tails(kMaxSampleBytes + 9, '\x80'); // no character at all
-  EXPECT_EQ(read(tails, "a", &counts), (Samples{tails.substr(9)}));
+  SampleReader reader(open_memory(tails), {}, "a", "");
+  std::string_view text;
+  ASSERT_TRUE(reader.next(text));
+  EXPECT_EQ(text, tails.substr(9));
 }
 
 TEST(SampleReader, CountsInvalidUtf8) {
@@ -118,7 +129,7 @@ TEST(SampleReader, TakesLittleMemoryForALineOfAGigabyte) {
   rusage before{};
   ::getrusage(RUSAGE_SELF, &before);
   SampleReader reader(
-      std::make_unique<EndlessLine>(uint64_t{1} << 30), "a.txt", "");
+      std::make_unique<EndlessLine>(uint64_t{1} << 30), {}, "a.txt", "");
   std::string_view text;
   ASSERT_TRUE(reader.next(text));
   EXPECT_EQ(text.size(), kMaxSampleBytes);
@@ -159,10 +170,16 @@ TEST(SampleReader, NamesTheLineThatIsNoGoodJson) {
 }
 
 TEST(SampleReader, RefusesAJsonLineThatIsTooLong) {
-  SampleReader reader(
-      std::make_unique<EndlessLine>(uint64_t{1} << 28), "a.jsonl", "text");
-  std::string_view text;
-  expect_error([&] { reader.next(text); }, ExitCode::data, "a.jsonl:1");
+  for (const TextFormat format :
+       {TextFormat::json_lines, TextFormat::json_array, TextFormat::csv}) {
+    SampleReader reader(
+        std::make_unique<EndlessLine>(uint64_t{1} << 25),
+        {Compression::none, format},
+        "a.jsonl",
+        "text");
+    std::string_view text;
+    expect_error([&] { reader.next(text); }, ExitCode::data, "a.jsonl:1");
+  }
 }
 
 TEST(SampleReader, CutsALongTextOfAJsonLine) {
@@ -174,71 +191,49 @@ TEST(SampleReader, CutsALongTextOfAJsonLine) {
   EXPECT_EQ(counts.cut, 1u);
 }
 
-class Sources : public ::testing::Test {
- protected:
-  std::string path(const std::string& name) const {
-    return folder_.path() + "/" + name;
-  }
-  Samples names(const std::string& source) const {
-    Samples names;
-    for (const SourceFile& file : list_sources(source)) {
-      names.push_back(file.name);
-    }
-    return names;
-  }
-
-  base::TemporaryFolder folder_;
-};
-
-TEST_F(Sources, AreTheTextFilesOfAFolder) {
-  std::filesystem::create_directories(path("sub/deep"));
-  std::filesystem::create_directories(path(".git"));
-  std::filesystem::create_directories(path("folder.txt"));
-  for (const char* name :
-       {"b.txt",
-        "a.txt.gz",
-        "c.jsonl",
-        "d.jsonl.zst",
-        "readme.md",
-        "e.csv",
-        ".hidden.txt",
-        ".git/x.txt",
-        "sub/deep/z.txt",
-        "sub/a.txt.zst"}) {
-    write_test_file(path(name), "x");
-  }
+TEST(SampleReader, ReadsAJsonArray) {
   EXPECT_EQ(
-      names(folder_.path()),
-      (Samples{
-          "a.txt.gz",
-          "b.txt",
-          "c.jsonl",
-          "d.jsonl.zst",
-          "sub/a.txt.zst",
-          "sub/deep/z.txt"}));
-  EXPECT_EQ(names(folder_.path() + "/"), names(folder_.path()));
+      read(
+          "\xEF\xBB\xBF [ {\"text\": \"a]},\\\"[\", \"b\": [{}]},\n"
+          " {\"text\": \"b\", \"x\": NaN} ] \n",
+          "a.json"),
+      (Samples{"a]},\"[", "b"}));
+  EXPECT_EQ(read("[]", "a.json"), Samples());
+  EXPECT_EQ(read("{\"text\": \"a\"}\n", "a.json"), (Samples{"a"}));
+  for (const char* bad :
+       {"[{\"text\": \"a\"}\n",
+        "[{\"text\": \"a\"},",
+        "[",
+        "[{\"text\": \"a"}) {
+    expect_error([&] { read(bad, "a.json"); }, ExitCode::data, "a.json:1");
+  }
+  for (const char* bad :
+       {"[{\"text\": \"a\"},\n]", "[{\"text\": \"a\"},\n1]", "[]\n[]"}) {
+    expect_error([&] { read(bad, "a.json"); }, ExitCode::data, "a.json:2");
+  }
+  expect_error( // an object of several lines
+      [&] { read("{\n\"text\": \"a\"}\n", "a.json"); },
+      ExitCode::data,
+      "a.json:1");
 }
 
-TEST_F(Sources, MayBeAFileOfAnyName) {
-  write_test_file(path("wiki.train.tokens"), "x");
-  EXPECT_EQ(names(path("wiki.train.tokens")), (Samples{"wiki.train.tokens"}));
-}
-
-TEST_F(Sources, ThatAreNotThereAreNamed) {
-  expect_error(
-      [&] { list_sources(path("none.txt")); },
-      ExitCode::no_input,
-      path("none.txt"));
-  write_test_file(path("only.csv"), "x");
-  expect_error(
-      [&] { list_sources(folder_.path()); },
-      ExitCode::no_input,
-      folder_.path());
-  ASSERT_EQ(::mkfifo(path("pipe.txt").c_str(), 0600), 0);
-  expect_error(
-      [&] { list_sources(folder_.path()); },
-      ExitCode::no_input,
-      path("pipe.txt"));
+TEST(SampleReader, ReadsCsv) {
+  EXPECT_EQ(
+      read(
+          "\xEF\xBB\xBFid,\"text\"\r\n1,one\r\n\r\n"
+          "2,\"two, \"\"2\"\"\n lines\"\n3,\n4,5\" disk",
+          "a.CSV"),
+      (Samples{"one", "two, \"2\"\n lines", "5\" disk"}));
+  EXPECT_EQ(read("text\ta\n1\t2\n", "a.tsv.gz.tsv"), (Samples{"1"}));
+  EXPECT_EQ(read(gzip("a,text\r1,2\r"), "a.csv.gz"), (Samples{"2"}));
+  EXPECT_EQ(read("text\n", "a.csv"), Samples());
+  for (const char* bad : {"id;text\n1;2\n", "a,b\n", "text,text\n1,2\n"}) {
+    expect_error([&] { read(bad, "a.csv"); }, ExitCode::data, "a.csv:1");
+  }
+  for (const char* bad :
+       {"text\n\"a\"b\n", "text,a\nx\n", "text\nx,y\n", "text\n\"a\n\n"}) {
+    expect_error([&] { read(bad, "a.csv"); }, ExitCode::data, "a.csv:2");
+  }
 }
 
 } // namespace

@@ -1,6 +1,8 @@
 // Files for tests of sources.
 #pragma once
 
+#include <bzlib.h>
+#include <lzma.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -40,6 +42,39 @@ inline std::string zstd(std::string_view text) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
   out.resize(
       ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
+  return out;
+}
+
+// One xz stream.
+inline std::string xz(std::string_view text) {
+  std::string out(lzma_stream_buffer_bound(text.size()), '\0');
+  size_t size = 0;
+  lzma_easy_buffer_encode(
+      /*preset=*/1,
+      LZMA_CHECK_CRC64,
+      nullptr,
+      reinterpret_cast<const uint8_t*>(text.data()),
+      text.size(),
+      reinterpret_cast<uint8_t*>(out.data()),
+      &size,
+      out.size());
+  out.resize(size);
+  return out;
+}
+
+// One bzip2 stream.
+inline std::string bzip2(std::string_view text) {
+  auto size = static_cast<unsigned>(text.size() * 2 + 1000);
+  std::string out(size, '\0');
+  BZ2_bzBuffToBuffCompress(
+      out.data(),
+      &size,
+      const_cast<char*>(text.data()), // not written
+      static_cast<unsigned>(text.size()),
+      /*blockSize100k=*/9,
+      /*verbosity=*/0,
+      /*workFactor=*/0);
+  out.resize(size);
   return out;
 }
 

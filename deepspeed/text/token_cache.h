@@ -3,6 +3,8 @@
 // cache_file.h describes the bytes.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,13 +22,20 @@ namespace deepspeed::text {
 constexpr uint32_t kMaxSampleIds = 510;
 
 struct CacheRequest {
-  std::string source; // a file or a folder, see list_sources()
-  std::string text_column = "text"; // of .jsonl files
+  Source source; // see list_source()
+  std::string text_column = "text"; // of JSON lines and CSV
   // Folder of the cache, made if missing; "" keeps the tokens in memory.
   std::string cache_dir;
   int threads = 0; // that tokenize; 0: as many as the machine has
-  // Check all bytes of a cache that exists. Caches up to 64 MiB always are.
+  // Check all bytes of a cache that exists. Caches up to 64 MiB always are;
+  // others block by block where they are first read.
   bool verify = false;
+  // How long to wait for another program that makes the cache and does not get
+  // on.
+  std::chrono::milliseconds patience = std::chrono::minutes(10);
+  // Asked now and then by the calling thread: true gives up, with
+  // Error(stopped). May be empty.
+  std::function<bool()> stopped;
   // Called now and then by the calling thread with bytes done and in all.
   std::function<void(uint64_t, uint64_t)> progress;
 };
@@ -39,7 +48,8 @@ std::string default_cache_dir();
 // the files. Constant after construction; safe to read from many threads.
 class TokenCache {
  public:
-  // Opens and checks a cache file. Error(data) if it is damaged.
+  // Opens a cache file and checks its structure; all of its bytes if `verify`
+  // is set or it is small. Error(data) if it is damaged.
   static TokenCache open(const std::string& path, bool verify);
   // The same for the bytes of such a file in memory.
   static TokenCache from_bytes(std::string bytes, bool verify);
@@ -55,7 +65,9 @@ class TokenCache {
   uint64_t tokens() const {
     return tokens_;
   }
-  // Number of ids of sample i: 1 to kMaxSampleIds. i < size().
+  // Number of ids of sample i: 1 to kMaxSampleIds. i < size(). It and copy()
+  // check blocks that nobody has read before: of a damaged one they remove the
+  // file, so that the next run makes it again, and throw Error(data).
   uint32_t length(uint64_t i) const;
   // Writes the first min(length(i), max_ids) ids to `out`; returns how many.
   // Throws Error(data) for an id that is not in the vocabulary.
@@ -79,6 +91,9 @@ class TokenCache {
   TokenCache() = default;
   void read_footer(bool verify);
   std::span<const std::byte> bytes() const;
+  bool check_block(uint64_t block) const;
+  // Throws unless the bytes [begin, end) are what was written.
+  void require_sound(uint64_t begin, uint64_t end) const;
   uint64_t offset(uint64_t i) const;
 
   base::MappedFile file_;
@@ -88,13 +103,17 @@ class TokenCache {
   uint64_t tokens_ = 0;
   uint32_t vocab_size_ = 0;
   uint32_t token_bytes_ = 0;
+  uint64_t data_bytes_ = 0; // before the hashes
+  // Of each block, whether its hash was found right; set by any thread.
+  std::unique_ptr<std::atomic<bool>[]> is_sound_;
 };
 
 // The cache of a source, made if there is none. Two runs may call this at once:
 // one makes it, the other waits. A cache belongs to the content of the files,
 // their names, the tokenizer and the text column; a damaged one is made again
 // with a warning. When the folder cannot be written, the tokens stay in memory,
-// with a warning. Throws Error(no_input) or Error(data) for the source.
+// with a warning. Throws Error(no_input) or Error(data) for the source,
+// Error(stopped), and Error(unavailable) when patience is at its end.
 TokenCache open_or_build(
     const CacheRequest& request,
     std::shared_ptr<const Tokenizer> tokenizer);

@@ -1,6 +1,7 @@
-// Fuzzes what reads training text: lines, JSON lines, gzip, zstd, token caches.
+// Fuzzes what reads training text: lines, JSON, CSV, compression, token caches.
 //
 // The first byte of an input chooses the format, the rest is the file.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -39,8 +40,12 @@ void refuse_or(const std::function<void()>& read) {
 }
 
 void read_samples(std::string_view bytes, const char* name) {
+  const auto open = [&] { return deepspeed::text::open_memory(bytes); };
   SampleReader reader(
-      deepspeed::text::open_memory(bytes), name, /*text_column=*/"text");
+      open(),
+      deepspeed::text::detect_format(open, name),
+      name,
+      /*text_column=*/"text");
   std::string_view text;
   uint64_t samples = 0;
   while (reader.next(text)) {
@@ -54,14 +59,28 @@ void read_samples(std::string_view bytes, const char* name) {
 std::string signed_cache(std::string bytes) {
   using deepspeed::text::CacheFooter;
   CacheFooter footer;
-  if (bytes.size() >= sizeof footer) {
-    char* end = bytes.data() + bytes.size() - sizeof footer;
-    std::memcpy(&footer, end, sizeof footer);
-    footer.data_hash = deepspeed::text::hash_of_data(
-        std::as_bytes(std::span(bytes).first(bytes.size() - sizeof footer)));
-    footer.footer_hash = deepspeed::text::hash_of(footer);
-    std::memcpy(end, &footer, sizeof footer);
+  if (bytes.size() < sizeof footer) {
+    return bytes;
   }
+  std::memcpy(
+      &footer, bytes.data() + bytes.size() - sizeof footer, sizeof footer);
+  using deepspeed::text::offsets_begin;
+  bytes.resize(std::min<uint64_t>( // without its hashes
+      bytes.size() - sizeof footer,
+      offsets_begin(footer.tokens, footer.token_bytes) +
+          (footer.samples + 1) * sizeof(uint64_t)));
+  const auto data = std::as_bytes(std::span(bytes));
+  std::vector<uint64_t> hashes;
+  for (size_t i = 0; i < data.size(); i += deepspeed::text::kCacheBlockBytes) {
+    hashes.push_back(deepspeed::text::hash_of_block(data.subspan(
+        i,
+        std::min<size_t>(deepspeed::text::kCacheBlockBytes, data.size() - i))));
+  }
+  const auto table = std::as_bytes(std::span(hashes));
+  footer.table_hash = deepspeed::text::hash_of_table(table);
+  footer.footer_hash = deepspeed::text::hash_of(footer);
+  bytes.append(reinterpret_cast<const char*>(table.data()), table.size());
+  bytes.append(reinterpret_cast<const char*>(&footer), sizeof footer);
   return bytes;
 }
 
@@ -80,16 +99,15 @@ void read_cache(const std::string& bytes) {
 
 // The reader of lines, checked against the simplest one.
 void compare_lines(std::string_view bytes) {
-  SampleReader reader(deepspeed::text::open_memory(bytes), "a.txt", "");
+  SampleReader reader(deepspeed::text::open_memory(bytes), {}, "a.txt", "");
   if (bytes.starts_with("\xEF\xBB\xBF")) {
     bytes.remove_prefix(3);
   }
   std::string_view text;
   while (!bytes.empty()) {
-    const size_t end = bytes.find('\n');
-    std::string_view line = bytes.substr(0, end);
+    const size_t end = bytes.find_first_of("\r\n");
+    const std::string_view line = bytes.substr(0, end);
     bytes.remove_prefix(end == std::string_view::npos ? bytes.size() : end + 1);
-    line.remove_suffix(line.ends_with('\r') ? 1 : 0);
     if (line.find_first_not_of(" \t\r\v\f") != std::string_view::npos) {
       require(reader.next(text) && text == line);
     }
@@ -105,7 +123,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const std::string_view bytes(
       reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 7) {
+  switch (data[0] % 13) {
     case 0:
       compare_lines(bytes);
       break;
@@ -121,6 +139,21 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 4:
       refuse_or([&] { read_cache(std::string(bytes)); });
       refuse_or([&] { read_cache(signed_cache(std::string(bytes))); });
+      break;
+    case 7:
+      refuse_or([&] { read_samples(bytes, "a.csv"); });
+      break;
+    case 8:
+      refuse_or([&] { read_samples(bytes, "a.json"); });
+      break;
+    case 9: // whatever the first bytes say
+      refuse_or([&] { read_samples(bytes, "a"); });
+      break;
+    case 10:
+      refuse_or([&] { read_samples(bytes, "a.tsv.xz"); });
+      break;
+    case 11:
+      refuse_or([&] { read_samples(bytes, "a.txt.bz2"); });
       break;
     default: // the format that people write by hand
       refuse_or([&] { read_samples(bytes, "a.jsonl"); });
