@@ -9,6 +9,7 @@
 #include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/engine/agree.h"
+#include "deepspeed/engine/shared_folder.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/flat/state_dict.h"
@@ -404,6 +405,7 @@ std::string Engine::save_checkpoint(
   manifest.ranks = state.ranks->size();
   manifest.dtype = config::dtype_name(state.config.dtype());
   manifest.global_steps = state.global_steps;
+  require_shared_folder(*state.ranks, folder);
   try {
     write_checkpoint(state, commit, files, std::move(manifest));
   } catch (const base::Error&) {

@@ -11,6 +11,7 @@
 #include "deepspeed/bert/product.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
+#include "deepspeed/engine/shared_folder.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/pretrain/engine_config.h"
 #include "deepspeed/pretrain/memory_plan.h"
@@ -264,6 +265,11 @@ void Run::set_threads() {
 
 // One folder for all ranks: rank 0 makes it.
 void Run::open_experiment() {
+  const report::FolderSettings& folders = settings_.folders;
+  require_shared_folder(
+      *ranks_,
+      folders.load_checkpoint_dir.empty() ? folders.checkpoint_dir
+                                          : folders.load_checkpoint_dir);
   if (settings_.machine.dry_run) {
     experiment_.reset();
     return;

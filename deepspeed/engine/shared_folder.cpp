@@ -1,0 +1,136 @@
+// Whether all hosts of a run see one folder.
+#include "deepspeed/engine/shared_folder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include "deepspeed/base/error.h"
+
+namespace deepspeed {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A file with a name that nobody has seen before, which goes with the object.
+class Mark {
+ public:
+  // No path if the folder cannot be written.
+  explicit Mark(const std::string& folder) {
+    std::random_device random;
+    std::ostringstream name;
+    name << ".ds-seen-by-all-" << std::hex;
+    for (int i = 0; i < 4; ++i) {
+      name << random();
+    }
+    const std::string path = fs::path(folder) / name.str();
+    const int number =
+        ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+    if (number >= 0) {
+      ::close(number);
+      path_ = path;
+    }
+  }
+  ~Mark() {
+    if (!path_.empty()) {
+      ::unlink(path_.c_str());
+    }
+  }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+
+  const std::string& path() const {
+    return path_;
+  }
+
+ private:
+  std::string path_;
+};
+
+std::string existing_part(const std::string& folder) {
+  fs::path path = folder;
+  std::error_code ignored;
+  while (!path.empty() && !fs::is_directory(path, ignored)) {
+    const fs::path above = path.parent_path();
+    path = above == path ? fs::path() : above;
+  }
+  return path.empty() ? "." : path.string();
+}
+
+// A network file system may show a new file a little later.
+bool is_seen(const std::string& path) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::seconds(5);
+  while (true) {
+    const int number = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (number >= 0) {
+      ::close(number);
+      return true;
+    }
+    if (Clock::now() >= end) {
+      return false;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+std::string host_name() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+} // namespace
+
+void require_shared_folder(
+    comm::ProcessGroup& ranks,
+    const std::string& folder) {
+  if (ranks.name() != "gloo") {
+    return;
+  }
+  std::string part;
+  std::string path;
+  std::unique_ptr<Mark> mark;
+  if (ranks.rank() == 0) {
+    part = existing_part(folder);
+    mark = std::make_unique<Mark>(part);
+    path = mark->path();
+  }
+  path = ranks.broadcast_text(path, 0);
+  if (path.empty()) {
+    return; // what is to be saved there says why
+  }
+  const std::vector<std::string> blind =
+      ranks.all_gather_text(is_seen(path) ? "" : host_name());
+  part = ranks.broadcast_text(part, 0);
+  const std::string first = ranks.broadcast_text(host_name(), 0);
+  std::string list;
+  std::vector<std::string> hosts;
+  for (size_t rank = 0; rank < blind.size(); ++rank) {
+    if (!blind[rank].empty() &&
+        std::find(hosts.begin(), hosts.end(), blind[rank]) == hosts.end()) {
+      hosts.push_back(blind[rank]);
+      list += (list.empty() ? "" : ", ") + blind[rank] + " (rank " +
+          std::to_string(rank) + ")";
+    }
+  }
+  if (!hosts.empty()) {
+    throw base::Error(
+        base::ExitCode::config,
+        "not all hosts see one folder " + part + ": what rank 0 on " + first +
+            " writes there is not on " + list,
+        folder,
+        "checkpoints are written by all ranks: give a folder that all hosts "
+        "share, under the same path");
+  }
+}
+
+} // namespace deepspeed

@@ -1,0 +1,58 @@
+// Folders that only some ranks see.
+#include "deepspeed/engine/shared_folder.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/comm/test_ranks.h"
+
+namespace deepspeed {
+namespace {
+
+using comm::error_of;
+using comm::make_process_group;
+using comm::options_of;
+using comm::RankInfo;
+using comm::Ranks;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+bool is_empty(const base::TemporaryFolder& folder) {
+  return std::filesystem::is_empty(folder.path());
+}
+
+TEST(SharedFolder, OneThatAllSee) {
+  const base::TemporaryFolder folder;
+  Ranks ranks(2, [&](const RankInfo& info) {
+    const auto group = make_process_group(info, options_of("gloo"));
+    require_shared_folder(*group, folder.path());
+    require_shared_folder(*group, folder.path() + "/not/there/yet");
+    group->barrier();
+  });
+  ranks.expect_success();
+  EXPECT_TRUE(is_empty(folder));
+}
+
+// As a local disk of each host: the same name is another folder.
+TEST(SharedFolder, EachRankHasItsOwn) {
+  const base::TemporaryFolder first;
+  const base::TemporaryFolder second;
+  Ranks ranks(2, [&](const RankInfo& info) {
+    const auto group = make_process_group(info, options_of("gloo"));
+    std::filesystem::current_path((info.rank == 0 ? first : second).path());
+    EXPECT_THAT(
+        error_of([&] { require_shared_folder(*group, "experiments"); }),
+        AllOf(
+            StartsWith("78 not all hosts see one folder .: what rank 0 on "),
+            HasSubstr("(rank 1)")));
+  });
+  ranks.expect_success();
+  EXPECT_TRUE(is_empty(first));
+  EXPECT_TRUE(is_empty(second));
+}
+
+} // namespace
+} // namespace deepspeed
