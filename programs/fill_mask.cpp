@@ -18,6 +18,7 @@ struct Arguments {
   std::string text;
   std::string data_dir;
   int top_k = 5;
+  bool newest_whole = false;
 };
 
 // <s> text </s> with every <mask> as a token to predict.
@@ -59,8 +60,8 @@ text::PackedBatch make_batch(
 }
 
 int fill(const Arguments& arguments) {
-  pretrain::LoadedModel loaded =
-      pretrain::load_model(arguments.model, arguments.data_dir);
+  pretrain::LoadedModel loaded = pretrain::load_model(
+      arguments.model, arguments.data_dir, arguments.newest_whole);
   text::Encoder encoder(loaded.tokenizer);
   const auto batch = std::make_shared<const bert::Batch>(make_batch(
       *loaded.tokenizer,
@@ -105,7 +106,9 @@ int main(int argc, char** argv) {
     Arguments arguments;
     CLI::App app("Fill the <mask> of a sentence with a trained model.");
     app.add_option(
-           "model", arguments.model, "exported model or experiment folder")
+           "model",
+           arguments.model,
+           "exported model, experiment, or checkpoint: a tag or a file")
         ->required();
     app.add_option("text", arguments.text, "a sentence with <mask>")
         ->required();
@@ -114,6 +117,11 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option(
         "--data_dir", arguments.data_dir, "where tokenizers are looked up");
+    app.add_flag(
+        "--newest_whole",
+        arguments.newest_whole,
+        "of an experiment whose newest checkpoint is damaged: the newest one "
+        "that is not");
     return run_with_arguments(app, argc, argv, [&] { return fill(arguments); });
   });
 }

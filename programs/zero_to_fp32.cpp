@@ -16,6 +16,7 @@ struct Options {
   std::string output_dir;
   std::string max_shard_size = "5GB";
   std::string tag;
+  bool newest_whole = false;
   bool safetensors = false;
   bool exclude_frozen = false;
   bool debug = false;
@@ -25,7 +26,7 @@ void add_flags(CLI::App& app, Options& options) {
   app.add_option(
          "checkpoint_dir",
          options.checkpoint_dir,
-         "the folder that holds `latest` and the tags")
+         "the folder that holds `latest` and the tags, or a tag's folder")
       ->required();
   app.add_option(
          "output_dir", options.output_dir, "where the weights are written")
@@ -40,7 +41,13 @@ void add_flags(CLI::App& app, Options& options) {
       options.safetensors,
       "write model.safetensors instead of pytorch_model.bin");
   app.add_option(
-      "-t,--tag", options.tag, "which checkpoint; default: the latest whole");
+      "-t,--tag",
+      options.tag,
+      "which checkpoint; default: the one in `latest`");
+  app.add_flag(
+      "--newest_whole",
+      options.newest_whole,
+      "the newest checkpoint that is whole, if the one in `latest` is not");
   app.add_flag(
       "--exclude_frozen_parameters",
       options.exclude_frozen,
@@ -82,9 +89,13 @@ int run(const Options& options) {
   how.exclude_frozen = options.exclude_frozen;
   checkpoint::ZeroOpenOptions open;
   open.weights_only = true;
+  open.newest_whole = options.newest_whole;
   const auto checkpoint = checkpoint::ZeroCheckpoint::open(
       options.checkpoint_dir, options.tag, open);
   for (const std::string& line : checkpoint.skipped()) {
+    base::log_warning("passed over a checkpoint: " + line);
+  }
+  for (const std::string& line : checkpoint.notes()) {
     base::log_warning(line);
   }
   print(checkpoint, options.debug);

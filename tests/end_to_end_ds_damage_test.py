@@ -34,7 +34,13 @@ class Checkpoints(DsTest):
         self.assertRegex(run.err, "warning: passed over a checkpoint: ")
         for word in words:
             self.assertIn(str(word), run.err)
+        self.assertIn(
+            f"taken in its place: {tag(self.run_folder, 2)}", run.err)
         self.assertIn("resuming after step 2", run.err)
+        # What was passed over is neither taken later nor lost.
+        self.assertEqual(
+            [path.name for path in (self.run_folder / "set_aside").iterdir()],
+            ["global_step4"])
         self.assert_same_run(self.whole, self.run_folder, 6)
         self.assertEqual(run.err.count("passed over"), 1, run.err)
         return run
@@ -66,7 +72,12 @@ class Checkpoints(DsTest):
     def test_flipped_bit_in_the_manifest(self):
         manifest = self.newest / "ds_manifest.json"
         self.flip(manifest, manifest.read_text().index('"stage": ') + 9)
-        self.assert_falls_back("ds_manifest.json")
+        # The files are whole without it.
+        run = self.resume_ranks(2, self.run_folder)
+        self.assertIn("warning: the manifest was passed over", run.err)
+        self.assertIn("ds_manifest.json", run.err)
+        self.assertIn("resuming after step 4", run.err)
+        self.assert_same_run(self.whole, self.run_folder, 6)
 
     def test_missing_shard(self):
         self.shard.unlink()
@@ -172,12 +183,19 @@ class Checkpoints(DsTest):
     def test_fill_mask_of_a_damaged_experiment(self):
         os.truncate(self.newest / MODEL_STATES, 1000)
         sentence = "The river <mask>."
-        run = self.run_program("fill_mask", self.run_folder, sentence)
+        run = self.run_program("fill_mask", self.run_folder, sentence, code=65)
+        self.assertIn(str(tag(self.run_folder, 2)), run.err)
+        self.assertEqual(run.out, "")
+        run = self.run_program(
+            "fill_mask", self.run_folder, sentence, "--newest_whole")
         self.assertIn("passed over a checkpoint", run.err)
+        named = self.run_program(
+            "fill_mask", tag(self.run_folder, 2), sentence)
         shutil.rmtree(self.newest)
         (self.run_folder / "latest").write_text("global_step2")
         other = self.run_program("fill_mask", self.run_folder, sentence)
         self.assertEqual(run.out, other.out)
+        self.assertEqual(named.out, other.out)
 
 
 class Folders(DsTest):

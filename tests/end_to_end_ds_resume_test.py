@@ -147,8 +147,9 @@ class Killed(DsTest):
             launcher=("--max-restarts", 1))
         self.wait_for_step(process, folder, 1)
         self.kill_rank(1)
-        new = self.folder_of(self.finish(process))
-        self.assertEqual(metrics(new), metrics(self.whole))
+        self.assertEqual(self.folder_of(self.finish(process)), folder)
+        self.assertEqual(list(folder.parent.iterdir()), [folder])
+        self.assertEqual(metrics(folder), metrics(self.whole))
 
     def test_restart_of_a_resumed_run(self):
         folder = self.rewound(self.whole, 3)

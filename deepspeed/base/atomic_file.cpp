@@ -40,14 +40,27 @@ std::string parent_folder(const std::string& path) {
 }
 
 bool is_temporary_name(std::string_view name) {
-  return name.find(kTemporaryMark) != std::string_view::npos;
+  const size_t mark = name.rfind(kTemporaryMark);
+  if (mark == std::string_view::npos || mark == 0) {
+    return false;
+  }
+  // PID-NUMBER
+  const std::string_view rest = name.substr(mark + kTemporaryMark.size());
+  const size_t dash = rest.find('-');
+  const auto is_number = [](std::string_view text) {
+    return !text.empty() &&
+        text.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return dash != std::string_view::npos && is_number(rest.substr(0, dash)) &&
+      is_number(rest.substr(dash + 1));
 }
 
 void remove_temporary_files(const std::string& folder) {
   std::error_code ignored;
   for (const auto& entry :
        std::filesystem::directory_iterator(folder, ignored)) {
-    if (is_temporary_name(entry.path().filename().string())) {
+    if (is_temporary_name(entry.path().filename().string()) &&
+        std::filesystem::is_regular_file(entry.symlink_status(ignored))) {
       std::filesystem::remove(entry.path(), ignored);
     }
   }

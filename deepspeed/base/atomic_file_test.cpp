@@ -86,6 +86,12 @@ TEST(RemoveTemporaryFiles, LeavesWholeFiles) {
   EXPECT_TRUE(std::filesystem::exists(folder.path() + "/whole"));
   EXPECT_FALSE(std::filesystem::exists(folder.path() + "/half.tmp-1234-0"));
   remove_temporary_files(folder.path() + "/none"); // nothing to do
+  for (const char* name :
+       {"/notes.tmp-1.txt", "/a.tmp-", "/a.tmp-1", "/a.tmp-x-1", "/.tmp-1-2"}) {
+    write_file_atomically(folder.path() + name, "a user's");
+    remove_temporary_files(folder.path());
+    EXPECT_TRUE(std::filesystem::exists(folder.path() + name)) << name;
+  }
 }
 
 TEST(ReadFile, RefusesWhatIsTooLarge) {

@@ -28,8 +28,6 @@ namespace fs = std::filesystem;
 using base::Error;
 using base::ExitCode;
 
-constexpr size_t kMaxRunIdBytes = 64;
-
 void make_folder(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -70,11 +68,15 @@ void check_space(const std::string& folder, uint64_t bytes) {
   }
 }
 
-// Our tags, the newest first: those with a manifest that can be read.
-std::vector<std::string> committed_tags(const std::string& folder) {
+// Our tags from `newest` on, by falling step. What is newer does not belong to
+// this line of training: it neither counts nor goes.
+std::vector<std::string> committed_tags(
+    const std::string& folder,
+    const std::string& newest) {
   std::vector<std::string> tags = list_tags(folder);
+  tags.erase(tags.begin(), std::find(tags.begin(), tags.end(), newest));
   std::erase_if(tags, [&](const std::string& tag) {
-    return !fs::exists(join(join(folder, tag), kManifestFile));
+    return !committed_manifest(join(folder, tag));
   });
   return tags;
 }
@@ -83,17 +85,15 @@ std::vector<std::string> committed_tags(const std::string& folder) {
 
 CheckpointCommit::CheckpointCommit(CommitOptions options)
     : options_(std::move(options)) {
-  for (const std::string& name : {options_.tag, options_.run_id}) {
-    if (!is_tag(name)) {
-      throw Error(
-          ExitCode::usage,
-          "'" + name + "' is not the name of a tag",
-          options_.folder,
-          "a tag has letters, digits, '.', '_' and '-', at most 128");
-    }
+  if (!is_tag(options_.tag)) {
+    throw Error(
+        ExitCode::usage,
+        "'" + options_.tag + "' is not the name of a tag",
+        options_.folder,
+        "a tag has letters, digits, '.', '_' and '-', at most 128");
   }
-  if (options_.run_id.size() > kMaxRunIdBytes || options_.keep_last < 0) {
-    throw std::invalid_argument("run id too long, or keep_last negative");
+  if (!is_run_id(options_.run_id) || options_.keep_last < 0) {
+    throw std::invalid_argument("not a run id, or keep_last negative");
   }
   temporary_ =
       join(options_.folder, unfinished_tag_name(options_.tag, options_.run_id));
@@ -152,7 +152,8 @@ std::vector<std::string> CheckpointCommit::rotate() const {
   if (options_.keep_last == 0) {
     return lines;
   }
-  const std::vector<std::string> tags = committed_tags(options_.folder);
+  const std::vector<std::string> tags =
+      committed_tags(options_.folder, options_.tag);
   std::optional<std::string> latest;
   try {
     latest = read_latest(options_.folder);
@@ -214,7 +215,8 @@ void CheckpointCommit::abandon() noexcept {
 void sweep_unfinished(const std::string& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (is_unfinished_name(entry.path().filename().string())) {
+    if (is_unfinished_name(entry.path().filename().string()) &&
+        fs::is_directory(entry.symlink_status())) {
       fs::remove_all(entry.path(), ignored);
     }
   }

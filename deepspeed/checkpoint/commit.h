@@ -15,7 +15,7 @@ namespace deepspeed::checkpoint {
 struct CommitOptions {
   std::string folder; // holds `latest` and one folder for each tag
   std::string tag;
-  std::string run_id; // the same on all ranks, new for every run; <= 64 bytes
+  std::string run_id; // is_run_id(): the same on all ranks, new for every save
   bool write_latest = true;
   int64_t keep_last = 0; // committed tags that stay; 0: all
   // For tests: called before each durable step of publish() with its name.
@@ -33,7 +33,7 @@ struct CommitOptions {
 // Until publish() nothing changes that a reader looks at. Not thread-safe.
 class CheckpointCommit {
  public:
-  // Does nothing yet. Error(usage) for a tag or run id that is not
+  // Does nothing yet. Error(usage) for a tag that is not
   // [A-Za-z0-9][A-Za-z0-9._-]{0,127}.
   explicit CheckpointCommit(CommitOptions options);
 
@@ -54,10 +54,10 @@ class CheckpointCommit {
 
   // Writes the manifest, renames the folder to its tag (replacing a checkpoint
   // of that tag), points `latest` at it, writes zero_to_fp32.py beside it for
-  // stages 1 and up, and removes tags older than the newest keep_last that
-  // publish() made; those of Python stay. Returns one line for each tag that
-  // was removed, or could not be. Error(io): nothing is published, or
-  // everything but `latest` is: either is safe to load from.
+  // stages 1 and up, and removes tags older than this one beyond the newest
+  // keep_last that publish() made; those of Python and newer ones stay. Returns
+  // one line for each tag that was removed, or could not be. Error(io): nothing
+  // is published, or everything but `latest` is: either is safe to load from.
   std::vector<std::string> publish(const Manifest& manifest);
 
   // Removes the temporary folder, as far as it can.
@@ -72,8 +72,8 @@ class CheckpointCommit {
   std::string temporary_;
 };
 
-// Removes what killed runs left: .tmp-* and .trash-* folders. Only while no
-// other process writes to the folder (hold its lock).
+// Removes the folders that killed runs left: see is_unfinished_name(). Only
+// while no other process writes to the folder (hold its lock).
 void sweep_unfinished(const std::string& folder);
 
 } // namespace deepspeed::checkpoint

@@ -11,6 +11,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_script.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
@@ -28,7 +29,7 @@ CommitOptions options_for(const std::string& folder, const std::string& tag) {
   CommitOptions options;
   options.folder = folder;
   options.tag = tag;
-  options.run_id = "run";
+  options.run_id = test::kRunId;
   return options;
 }
 
@@ -168,6 +169,70 @@ TEST(Commit, TheTagJustWrittenIsNeverRotatedAway) {
   how.keep_last = 1;
   model.save(how);
   EXPECT_EQ(ZeroCheckpoint::open(folder.path()).tag(), "near");
+}
+
+// Of another line of training: they neither count nor go.
+TEST(Commit, NewerTagsAreNotRotated) {
+  base::TemporaryFolder folder;
+  SmallModel model;
+  for (const auto& [step, tag] : std::vector<std::pair<int64_t, std::string>>{
+           {100, "far"}, {3, "first"}, {5, "second"}, {7, "third"}}) {
+    model.step = step;
+    CommitOptions how = options_for(folder.path(), tag);
+    how.keep_last = 2;
+    model.save(how);
+  }
+  EXPECT_THAT(list_tags(folder.path()), ElementsAre("far", "third", "second"));
+}
+
+// Python saved over one of ours: it is not ours to remove any more.
+TEST(Commit, ATagThatPythonReplacedStays) {
+  base::TemporaryFolder folder;
+  SmallModel model;
+  for (int64_t step = 1; step < 4; ++step) {
+    model.step = step;
+    CommitOptions how = options_for(folder.path(), default_tag(step));
+    how.keep_last = 1;
+    model.save(how);
+    if (step == 1) {
+      const std::string path =
+          folder.path() + "/global_step1/mp_rank_00_model_states.pt";
+      Value value = load_torch_file(path);
+      value.set("more", std::string(1000, 'x'));
+      save_torch_file(path, value);
+    }
+  }
+  EXPECT_THAT(
+      list_tags(folder.path()), ElementsAre("global_step3", "global_step1"));
+}
+
+TEST(Commit, SweepsWhatIsOursAlone) {
+  base::TemporaryFolder folder;
+  const std::string ours = unfinished_tag_name("global_step-1", test::kRunId);
+  const std::string trash = trash_tag_name("t", test::kRunId);
+  const std::vector<std::string> users = {
+      ".tmp-notes",
+      ".tmp-t-0123",
+      ".trash-",
+      std::string(".tmp-") + test::kRunId,
+      std::string(".tmp-a b-") + test::kRunId,
+      "my.tmp-1-2"};
+  for (const std::string& name : {ours, trash}) {
+    fs::create_directories(folder.path() + "/" + name + "/below");
+  }
+  for (const std::string& name : users) {
+    fs::create_directories(folder.path() + "/" + name);
+  }
+  const std::string file =
+      folder.path() + "/" + unfinished_tag_name("file", test::kRunId);
+  test::write_all(file, "not a folder");
+  sweep_unfinished(folder.path());
+  for (const std::string& name : users) {
+    EXPECT_TRUE(fs::exists(folder.path() + "/" + name)) << name;
+  }
+  EXPECT_TRUE(fs::exists(file));
+  EXPECT_FALSE(fs::exists(folder.path() + "/" + ours));
+  EXPECT_FALSE(fs::exists(folder.path() + "/" + trash));
 }
 
 TEST(Commit, NamesAreChecked) {

@@ -20,6 +20,7 @@ constexpr std::string_view kStepPrefix = "checkpoint.iter_";
 constexpr std::string_view kStepSuffix = ".pt";
 
 constexpr size_t kMaxTagBytes = 128;
+constexpr size_t kRunIdDigits = 32;
 constexpr std::string_view kBf16Prefix = "bf16_";
 constexpr std::string_view kFp16Prefix = "fp16_";
 constexpr std::string_view kShardPrefix = "zero_pp_rank_";
@@ -59,6 +60,11 @@ bool is_tag(std::string_view text) {
       std::all_of(text.begin(), text.end(), [](char c) {
         return is_alphanumeric(c) || c == '.' || c == '_' || c == '-';
       });
+}
+
+bool is_run_id(std::string_view text) {
+  return text.size() == kRunIdDigits &&
+      text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
 std::string shard_states_name(int rank, bool bf16) {
@@ -162,7 +168,15 @@ std::string trash_tag_name(std::string_view tag, std::string_view run_id) {
 }
 
 bool is_unfinished_name(std::string_view name) {
-  return name.starts_with(kUnfinishedPrefix) || name.starts_with(kTrashPrefix);
+  for (const std::string_view prefix : {kUnfinishedPrefix, kTrashPrefix}) {
+    if (name.starts_with(prefix)) {
+      name.remove_prefix(prefix.size());
+      const size_t dash = name.rfind('-');
+      return dash != std::string_view::npos && is_tag(name.substr(0, dash)) &&
+          is_run_id(name.substr(dash + 1));
+    }
+  }
+  return false;
 }
 
 std::string weights_shard_name(std::string_view name, size_t i, size_t count) {
@@ -227,16 +241,28 @@ std::vector<StepFile> list_step_checkpoints(const std::string& folder) {
   return files;
 }
 
-LatestCheckpoint latest_whole_checkpoint(const std::string& folder) {
+LatestCheckpoint latest_whole_checkpoint(
+    const std::string& folder,
+    bool newest_whole) {
   const std::vector<StepFile> files = list_step_checkpoints(folder);
   LatestCheckpoint latest;
   for (size_t i = files.size(); i-- > 0;) {
     const std::string fault = load(files[i], &latest.value);
-    if (fault.empty()) {
-      latest.file = files[i];
-      return latest;
+    if (!fault.empty()) {
+      latest.skipped.push_back(files[i].path + ": " + fault);
+      continue;
     }
-    latest.skipped.push_back(files[i].path + ": " + fault);
+    if (!latest.skipped.empty() && !newest_whole) {
+      throw base::Error(
+          base::ExitCode::data,
+          "the newest checkpoint cannot be used: " + latest.skipped[0],
+          folder,
+          files[i].path +
+              " is the newest that is whole: give this file, or "
+              "--newest_whole");
+    }
+    latest.file = files[i];
+    return latest;
   }
   if (files.empty()) {
     throw base::Error(

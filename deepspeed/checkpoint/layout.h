@@ -79,8 +79,11 @@ struct ZeroFile {
 };
 ZeroFile parse_zero_file_name(std::string_view name);
 
+// True for the 32 hexadecimal digits that name one save.
+bool is_run_id(std::string_view text);
+
 // ".tmp-TAG-RUNID" while a checkpoint is written and ".trash-TAG-RUNID" while
-// one is removed, and whether a name is one of these.
+// one is removed, and whether a name is one of these and nothing else.
 std::string unfinished_tag_name(std::string_view tag, std::string_view run_id);
 std::string trash_tag_name(std::string_view tag, std::string_view run_id);
 bool is_unfinished_name(std::string_view name);
@@ -111,10 +114,13 @@ struct LatestCheckpoint {
   std::vector<std::string> skipped;
 };
 
-// The newest step checkpoint that load_torch_file() accepts. Error(no_input)
-// if the folder has none, Error(data) if it has some and none is whole: a run
-// never starts again from nothing without being told to.
-LatestCheckpoint latest_whole_checkpoint(const std::string& folder);
+// The newest step checkpoint, which load_torch_file() must accept; with
+// `newest_whole` the newest one that it does. Error(no_input) if the folder has
+// none, Error(data) if it has some and none is whole: a run never starts again
+// from nothing without being told to.
+LatestCheckpoint latest_whole_checkpoint(
+    const std::string& folder,
+    bool newest_whole);
 
 // Removes step checkpoints older than the newest k, except the newest one that
 // can be loaded (which is tried: it is read once), and says which files went.

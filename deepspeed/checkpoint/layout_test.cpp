@@ -83,10 +83,10 @@ TEST(Layout, ListsByStepAsNumbers) {
 TEST(Layout, TakesTheNewestWholeOne) {
   const Folder folder;
   folder.save({1, 2, 3, 4});
-  EXPECT_EQ(latest_whole_checkpoint(folder.path()).file.step, 4);
+  EXPECT_EQ(latest_whole_checkpoint(folder.path(), true).file.step, 4);
   folder.damage(4, true);
   folder.damage(3, false);
-  const LatestCheckpoint latest = latest_whole_checkpoint(folder.path());
+  const LatestCheckpoint latest = latest_whole_checkpoint(folder.path(), true);
   EXPECT_EQ(latest.file.step, 2);
   EXPECT_EQ(latest.file.path, folder.file(2));
   EXPECT_EQ(*latest.value.get_if<int64_t>(), 2);
@@ -99,10 +99,26 @@ TEST(Layout, TakesTheNewestWholeOne) {
           "checksum");
 }
 
+TEST(Layout, NeverTakesAnotherOneUnasked) {
+  const Folder folder;
+  folder.save({1, 2});
+  EXPECT_EQ(latest_whole_checkpoint(folder.path(), false).file.step, 2);
+  folder.damage(2, true);
+  try {
+    latest_whole_checkpoint(folder.path(), false);
+    ADD_FAILURE();
+  } catch (const base::Error& error) {
+    EXPECT_EQ(error.code(), base::ExitCode::data);
+    EXPECT_NE(
+        std::string(error.what()).find(folder.file(2)), std::string::npos);
+    EXPECT_TRUE(error.hint().starts_with(folder.file(1) + " is the newest"));
+  }
+}
+
 TEST(Layout, NeverStartsFromNothingSilently) {
   const Folder folder;
   try {
-    latest_whole_checkpoint(folder.path());
+    latest_whole_checkpoint(folder.path(), true);
     ADD_FAILURE();
   } catch (const base::Error& error) {
     EXPECT_EQ(error.code(), base::ExitCode::no_input);
@@ -110,7 +126,7 @@ TEST(Layout, NeverStartsFromNothingSilently) {
   folder.save({1});
   folder.damage(1, true);
   try {
-    latest_whole_checkpoint(folder.path());
+    latest_whole_checkpoint(folder.path(), true);
     ADD_FAILURE();
   } catch (const base::Error& error) {
     EXPECT_EQ(error.code(), base::ExitCode::data);

@@ -2,10 +2,12 @@
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 #include <unordered_set>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/checkpoint/checkpoint_path.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_data.h"
 #include "deepspeed/checkpoint/zero_keys.h"
@@ -58,38 +60,88 @@ void list_states(Data& data) {
   }
 }
 
-std::shared_ptr<Data> load(
-    const std::string& folder,
-    const std::string& tag,
-    const ZeroOpenOptions& options) {
-  ZeroTag files = open_tag(folder, tag, options.verify);
-  auto data = std::make_shared<Data>();
-  data->tag = tag;
-  data->path = files.path;
-  data->manifest = std::move(files.manifest_json);
+void read_trees(
+    const ZeroTag& files,
+    const ZeroOpenOptions& options,
+    Data& data) {
   const Field root(files.model.value, files.model.path);
-  zero_load::load_model(root, *data);
+  zero_load::load_model(root, data);
   if (!files.shards.empty()) {
-    zero_load::load_shards(files, *data);
+    zero_load::load_shards(files, data);
   } else if (const auto shapes = root.find(zero_keys::kParamShapes);
              shapes && !shapes->is_none()) {
     throw Error(
         ExitCode::data,
-        "the shards of all " + std::to_string(data->topology.ranks) +
+        "the shards of all " + std::to_string(data.topology.ranks) +
             " ranks are missing",
         files.path,
         "find the files *_optim_states.pt, or take another tag");
   } else {
-    zero_load::load_stage0(root, options, *data);
+    zero_load::load_stage0(root, options, data);
   }
-  data->topology.dtype = model_dtype(*data);
-  find_frozen(*data);
-  list_states(*data);
-  data->mappings.push_back(files.model.mapping);
-  for (const ZeroTagFile& shard : files.shards) {
-    data->mappings.push_back(shard.mapping);
+}
+
+// A manifest that does not fit is a sign that files were replaced, maybe not
+// all of them. In a folder of Python's somebody may have changed the weights of
+// the model file on purpose.
+void compare_files(
+    const ZeroTag& files,
+    const std::string& passed_over,
+    Data& data) {
+  if (files.shards.empty() || !files.manifest.is_null()) {
+    return;
   }
-  return data;
+  const std::string difference = zero_load::contradiction(data);
+  if (difference.empty()) {
+    return;
+  }
+  if (!passed_over.empty()) {
+    throw Error(
+        ExitCode::data,
+        difference + ": the files are not of one checkpoint",
+        files.path,
+        "take another tag, or put back a copy of this one");
+  }
+  data.notes.push_back(files.path + ": " + difference);
+}
+
+// Of the tag in the folder `path`.
+std::shared_ptr<Data> load(
+    const std::string& path,
+    const ZeroOpenOptions& options) {
+  std::string passed_over;
+  try {
+    ZeroTag files = open_tag(path, options.verify, &passed_over);
+    auto data = std::make_shared<Data>();
+    data->tag = std::filesystem::path(path).filename().string();
+    data->path = path;
+    data->manifest = std::move(files.manifest);
+    if (!passed_over.empty()) {
+      data->notes.push_back(
+          "the manifest was passed over, the files are whole without it: " +
+          passed_over);
+    }
+    read_trees(files, options, *data);
+    data->topology.dtype = model_dtype(*data);
+    compare_files(files, passed_over, *data);
+    find_frozen(*data);
+    list_states(*data);
+    data->mappings.push_back(files.model.mapping);
+    for (const ZeroTagFile& shard : files.shards) {
+      data->mappings.push_back(shard.mapping);
+    }
+    return data;
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::data || passed_over.empty()) {
+      throw;
+    }
+    throw Error(
+        ExitCode::data,
+        std::string(error.what()) +
+            " (and the manifest does not fit: " + passed_over + ")",
+        error.where(),
+        error.hint());
+  }
 }
 
 [[noreturn]] void no_such_tag(
@@ -114,23 +166,24 @@ class Search {
       : folder_(folder), options_(options) {}
 
   std::shared_ptr<Data> run() {
-    std::shared_ptr<Data> found;
     const std::string latest = latest_tag();
     if (!latest.empty()) {
-      found = attempt(latest);
-    }
-    if (found == nullptr) {
-      for (const std::string& tag : list_tags(folder_)) {
-        if (tag != latest && found == nullptr) {
-          found = attempt(tag);
-        }
+      if (auto found = attempt(latest)) {
+        return found;
       }
     }
-    if (found == nullptr) {
-      fail();
+    for (const std::string& tag : list_tags(folder_)) {
+      auto found = tag == latest ? nullptr : attempt(tag);
+      if (found == nullptr) {
+        continue;
+      }
+      if (!options_.newest_whole) {
+        refuse(*found);
+      }
+      found->skipped = std::move(skipped_);
+      return found;
     }
-    found->skipped = std::move(skipped_);
-    return found;
+    fail();
   }
 
  private:
@@ -156,15 +209,26 @@ class Search {
   std::shared_ptr<Data> attempt(const std::string& tag) {
     has_tags_ = true;
     try {
-      return load(folder_, tag, options_);
+      return load(join(folder_, tag), options_);
     } catch (const Error& error) {
       if (error.code() != ExitCode::data &&
-          error.code() != ExitCode::no_input) {
+          error.code() != ExitCode::no_input && error.code() != ExitCode::io) {
         throw;
       }
       skip(error);
       return nullptr;
     }
+  }
+
+  // Another one than was meant is not taken without being asked for.
+  [[noreturn]] void refuse(const Data& found) const {
+    throw Error(
+        ExitCode::data,
+        "the newest checkpoint cannot be used: " + skipped_[0],
+        folder_,
+        found.path + " (step " + std::to_string(found.global_steps) +
+            ") is the newest that is whole: give this folder, or "
+            "--newest_whole");
   }
 
   [[noreturn]] void fail() const {
@@ -194,6 +258,18 @@ ZeroCheckpoint ZeroCheckpoint::open(
     const std::string& folder,
     const std::string& tag,
     const ZeroOpenOptions& options) {
+  const CheckpointPath path = find_checkpoint(folder);
+  require_kind(path, CheckpointKind::tags);
+  if (path.is_named()) {
+    if (!tag.empty() && tag != path.name) {
+      throw Error(
+          ExitCode::usage,
+          "the folder is that of tag " + path.name + ", not of tag " + tag,
+          folder,
+          "leave out the tag, or give the folder of the experiment");
+    }
+    return ZeroCheckpoint(load(path.text(), options));
+  }
   if (tag.empty()) {
     return ZeroCheckpoint(Search(folder, options).run());
   }
@@ -207,7 +283,7 @@ ZeroCheckpoint ZeroCheckpoint::open(
   if (!has_tag(folder, tag)) {
     no_such_tag(folder, tag);
   }
-  return ZeroCheckpoint(load(folder, tag, options));
+  return ZeroCheckpoint(load(join(folder, tag), options));
 }
 
 const std::string& ZeroCheckpoint::tag() const {
@@ -218,6 +294,9 @@ const std::string& ZeroCheckpoint::path() const {
 }
 const std::vector<std::string>& ZeroCheckpoint::skipped() const {
   return data_->skipped;
+}
+const std::vector<std::string>& ZeroCheckpoint::notes() const {
+  return data_->notes;
 }
 const base::Json& ZeroCheckpoint::manifest() const {
   return data_->manifest;

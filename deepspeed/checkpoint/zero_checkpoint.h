@@ -28,6 +28,10 @@ struct ZeroOpenOptions {
   // Such a file may do without param groups and optimizer: topology().groups is
   // then empty, and frozen() has all parameters.
   bool weights_only = false;
+  // Without a tag: whether the newest tag that is whole is taken in place of
+  // the one that `latest` names, if that one cannot be. A run that goes on
+  // does, and says so; what makes weights of a checkpoint does not.
+  bool newest_whole = false;
 };
 
 // One tag, mapped into memory. Immutable, cheap to copy (copies share the
@@ -35,9 +39,11 @@ struct ZeroOpenOptions {
 // place meanwhile; they may be renamed or deleted.
 class ZeroCheckpoint {
  public:
-  // `tag` empty: the one that FOLDER/latest names, and if that is not whole
-  // (or `latest` is damaged or missing) the newest tag that is; skipped() tells
-  // why. With a tag: this one or an error.
+  // `folder` is one that holds `latest` and tags, or the folder of a tag, which
+  // `tag` then must not contradict: see checkpoint_path.h. With a tag: this one
+  // or an error. `tag` empty: the one that FOLDER/latest names. If that is not
+  // whole, or `latest` is damaged or missing: with newest_whole the newest tag
+  // that is, and skipped() tells why, else Error(data) that names this tag.
   // Error(no_input): no checkpoint there, or no such tag. Error(data): damaged,
   // incomplete, shards of different steps, or none of the tags is whole.
   // Error(config): whole, but of a kind that is not read: stage 3, tensor or
@@ -52,6 +58,9 @@ class ZeroCheckpoint {
   const std::string& path() const;
   // One line for each newer tag that was not taken, and for a bad `latest`.
   const std::vector<std::string>& skipped() const;
+  // What else a user should hear: a manifest that is not that of these files,
+  // a model file whose weights are not those of the shards.
+  const std::vector<std::string>& notes() const;
   // ds_manifest.json; null if Python wrote the checkpoint.
   const base::Json& manifest() const;
 

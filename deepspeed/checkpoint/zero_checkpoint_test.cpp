@@ -140,7 +140,7 @@ TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
     CommitOptions options;
     options.folder = folder.path();
     options.tag = tag;
-    options.run_id = "run";
+    options.run_id = test::kRunId;
     CheckpointCommit commit(options);
     commit.begin(1);
     const ZeroTopology topology = model.topology();
@@ -190,7 +190,7 @@ TEST(ZeroCheckpoint, BeforeTheFirstStepThereIsNoState) {
     CommitOptions options;
     options.folder = folder.path();
     options.tag = "t";
-    options.run_id = "run";
+    options.run_id = test::kRunId;
     CheckpointCommit commit(options);
     commit.begin(1);
     Manifest manifest = model.manifest("t");

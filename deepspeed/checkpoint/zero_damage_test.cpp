@@ -1,5 +1,6 @@
 // What must not pass for a checkpoint, and what is used instead.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -24,6 +25,15 @@ using ::testing::IsEmpty;
 const std::string kShard0 = "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt";
 const std::string kShard1 = "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt";
 const std::string kModel = "mp_rank_00_model_states.pt";
+
+ExitCode code_of(const std::string& folder, const std::string& tag = "") {
+  try {
+    ZeroCheckpoint::open(folder, tag);
+    return ExitCode::ok;
+  } catch (const base::Error& error) {
+    return error.code();
+  }
+}
 
 // Tags "old" (step 4) and "new" (step 10), which `latest` names.
 class ZeroDamage : public ::testing::Test {
@@ -54,11 +64,33 @@ class ZeroDamage : public ::testing::Test {
       EXPECT_THAT(error.what(), HasSubstr(what));
       EXPECT_THAT(error.where(), HasSubstr(where));
     }
-    // Without a tag: the older one, and the reason.
-    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    // Without a tag: the older one is named, and taken if that is asked for.
+    try {
+      ZeroCheckpoint::open(folder_.path());
+      ADD_FAILURE() << "another one is taken";
+    } catch (const base::Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::data);
+      EXPECT_THAT(error.what(), HasSubstr(what));
+      EXPECT_THAT(error.hint(), HasSubstr(folder_.path() + "/old (step 4)"));
+    }
+    const auto checkpoint = open_newest();
     EXPECT_EQ(checkpoint.tag(), "old");
     ASSERT_EQ(checkpoint.skipped().size(), 1u);
     EXPECT_THAT(checkpoint.skipped()[0], HasSubstr(what));
+  }
+
+  ZeroCheckpoint open_newest() {
+    ZeroOpenOptions options;
+    options.newest_whole = true;
+    return ZeroCheckpoint::open(folder_.path(), "", options);
+  }
+
+  // Takes the place of a file of the tag "new".
+  void replace(const std::string& name, const std::string& from) {
+    fs::copy_file(
+        folder_.path() + "/" + from + "/" + name,
+        path(name),
+        fs::copy_options::overwrite_existing);
   }
 
   base::TemporaryFolder folder_;
@@ -90,17 +122,31 @@ TEST_F(ZeroDamage, TruncatedFilesWithoutManifest) {
   }
 }
 
+// Refused, or seen in bytes that say nothing.
 TEST_F(ZeroDamage, FlippedBits) {
+  size_t refused = 0;
+  size_t tried = 0;
   for (const std::string& name : {kModel, kShard0}) {
     const std::string whole = test::read_all(path(name));
-    for (size_t at = 3; at < whole.size(); at += 97) {
+    for (size_t at = 3; at < whole.size(); at += 97, ++tried) {
       std::string flipped = whole;
       flipped[at] = static_cast<char>(flipped[at] ^ 0x10);
       test::write_all(path(name), flipped);
-      expect_refused("do not match the hash", name);
+      try {
+        const auto checkpoint = ZeroCheckpoint::open(folder_.path(), "new");
+        EXPECT_EQ(checkpoint.notes().size(), 1u);
+        float value = 0;
+        checkpoint.read_fp32("embed.weight", 2, 3, &value);
+        EXPECT_EQ(value, SmallModel::value("fp32", 0, 2)) << at;
+      } catch (const base::Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::data);
+        EXPECT_THAT(error.what(), HasSubstr("do not match the hash"));
+        ++refused;
+      }
     }
     test::write_all(path(name), whole);
   }
+  EXPECT_GT(refused, tried / 3);
 }
 
 // CRC-32 covers pickle and tensors; flips elsewhere are seen or harmless.
@@ -150,23 +196,77 @@ TEST_F(ZeroDamage, ForeignShards) {
 }
 
 TEST_F(ZeroDamage, AShardOfAnotherStep) {
-  fs::copy_file(
-      folder_.path() + "/old/" + kShard1,
-      path(kShard1),
-      fs::copy_options::overwrite_existing);
-  expect_refused("", kShard1);
+  replace(kShard1, "old");
+  expect_refused("differs from shard 0 in the step: 3 and 9", kShard1);
   forget_manifest("new");
   expect_refused("differs from shard 0 in the step: 3 and 9", kShard1);
 }
 
-TEST_F(ZeroDamage, AnotherFoldersManifest) {
-  fs::copy_file(
-      folder_.path() + "/old/ds_manifest.json",
-      path("ds_manifest.json"),
-      fs::copy_options::overwrite_existing);
-  expect_refused("the manifest is that of tag old", "/new");
-  test::write_all(path("ds_manifest.json"), "{}");
-  expect_refused("not a whole manifest", "ds_manifest.json");
+TEST_F(ZeroDamage, AModelFileOfAnotherStep) {
+  replace(kModel, "old");
+  expect_refused(
+      "the model file is of step 4, the shards have made 9 updates", "/new");
+}
+
+// A manifest that is not that of the files does not speak for them: they do.
+TEST_F(ZeroDamage, FilesBesideAnotherManifest) {
+  const auto expect_step = [&](int64_t steps, const std::string& note) {
+    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    EXPECT_EQ(checkpoint.tag(), "new");
+    EXPECT_EQ(checkpoint.global_steps(), steps);
+    EXPECT_TRUE(checkpoint.manifest().is_null());
+    ASSERT_EQ(checkpoint.notes().size(), 1u);
+    EXPECT_THAT(
+        checkpoint.notes()[0], HasSubstr("the manifest was passed over"));
+    EXPECT_THAT(checkpoint.notes()[0], HasSubstr(note));
+  };
+  // Python trains on and saves into a tag of ours.
+  SmallModel model;
+  model.step = 20;
+  model.save(folder_.path(), "later");
+  for (const std::string& name : {kModel, kShard0, kShard1}) {
+    replace(name, "later");
+  }
+  fs::remove_all(folder_.path() + "/later");
+  test::write_all(folder_.path() + "/latest", "new");
+  expect_step(21, "do not match the hash");
+  EXPECT_THAT(list_tags(folder_.path()), ElementsAre("new", "old"));
+  EXPECT_FALSE(committed_manifest(folder_.path() + "/new.pt"));
+  for (const std::string text : {"{}", "", "\xff"}) {
+    test::write_all(path("ds_manifest.json"), text);
+    expect_step(21, "not a whole manifest");
+    EXPECT_FALSE(committed_manifest(folder_.path() + "/new"));
+  }
+  fs::remove(path("ds_manifest.json"));
+  fs::create_symlink("ds_manifest.json", path("ds_manifest.json"));
+  expect_step(21, "not a regular file");
+  fs::remove(path("ds_manifest.json"));
+  ASSERT_EQ(::mkfifo(path("ds_manifest.json").c_str(), 0600), 0);
+  expect_step(21, "not a regular file");
+}
+
+TEST_F(ZeroDamage, ARenamedTagIsWhatItsFilesSay) {
+  fs::rename(folder_.path() + "/new", folder_.path() + "/best");
+  test::write_all(folder_.path() + "/latest", "best");
+  const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+  EXPECT_EQ(checkpoint.tag(), "best");
+  EXPECT_EQ(checkpoint.global_steps(), 10);
+  EXPECT_THAT(checkpoint.notes(), IsEmpty());
+  EXPECT_EQ(checkpoint.manifest()["tag"], "new");
+}
+
+// Nobody but the bytes of Python's files tells.
+TEST_F(ZeroDamage, WeightsOfAnotherCheckpointWithoutManifest) {
+  forget_manifest("new");
+  Value model = load_torch_file(path(kModel));
+  Value module = *model.find("module");
+  static const float other[2] = {40, 50};
+  module.set("b.weight", Tensor::borrow(DType::float32, {2}, other, nullptr));
+  model.set("module", module);
+  save_torch_file(path(kModel), model);
+  const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+  ASSERT_EQ(checkpoint.notes().size(), 1u);
+  EXPECT_THAT(checkpoint.notes()[0], HasSubstr("weights of 'b.weight'"));
 }
 
 TEST_F(ZeroDamage, BadLatest) {
@@ -183,8 +283,9 @@ TEST_F(ZeroDamage, BadLatest) {
   for (const std::string& content : contents) {
     test::write_all(folder_.path() + "/latest", content);
     EXPECT_THROW(read_latest(folder_.path()), base::Error);
-    // The newest that is whole, and why.
-    const auto checkpoint = ZeroCheckpoint::open(folder_.path());
+    // The newest that is whole, and why; only if that is asked for.
+    EXPECT_EQ(code_of(folder_.path()), ExitCode::data);
+    const auto checkpoint = open_newest();
     EXPECT_EQ(checkpoint.tag(), "new");
     ASSERT_EQ(checkpoint.skipped().size(), 1u);
     EXPECT_THAT(checkpoint.skipped()[0], HasSubstr("latest"));
@@ -197,20 +298,13 @@ TEST_F(ZeroDamage, BadLatest) {
     EXPECT_THAT(checkpoint.skipped(), IsEmpty());
   }
   test::write_all(folder_.path() + "/latest", "gone");
-  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+  EXPECT_EQ(open_newest().tag(), "new");
+  EXPECT_EQ(code_of(folder_.path()), ExitCode::data);
   fs::remove(folder_.path() + "/latest");
-  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
+  EXPECT_EQ(open_newest().tag(), "new");
+  EXPECT_EQ(code_of(folder_.path()), ExitCode::data);
   fs::create_directory(folder_.path() + "/latest");
-  EXPECT_EQ(ZeroCheckpoint::open(folder_.path()).tag(), "new");
-}
-
-ExitCode code_of(const std::string& folder, const std::string& tag = "") {
-  try {
-    ZeroCheckpoint::open(folder, tag);
-    return ExitCode::ok;
-  } catch (const base::Error& error) {
-    return error.code();
-  }
+  EXPECT_EQ(open_newest().tag(), "new");
 }
 
 TEST_F(ZeroDamage, NoneIsWholeOrNoneIsThere) {
@@ -248,6 +342,8 @@ TEST_F(ZeroDamage, OtherKindsAreNamedAndNotSkipped) {
 TEST_F(ZeroDamage, TagsAreListedByStep) {
   EXPECT_THAT(list_tags(folder_.path()), ElementsAre("new", "old"));
   test::write_all(path("ds_manifest.json"), "damaged");
+  EXPECT_THAT(list_tags(folder_.path()), ElementsAre("new", "old"));
+  test::write_all(path(kModel), "damaged");
   EXPECT_THAT(list_tags(folder_.path()), ElementsAre("old", "new"));
   fs::create_directory(folder_.path() + "/.tmp-x");
   fs::copy_file(

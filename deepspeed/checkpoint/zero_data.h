@@ -29,6 +29,7 @@ struct ZeroCheckpoint::Data {
   std::string path;
   std::vector<std::string> skipped;
   std::vector<std::string> dropped;
+  std::vector<std::string> notes;
   base::Json manifest;
   std::vector<std::shared_ptr<const base::MappedFile>> mappings;
 
@@ -65,6 +66,11 @@ void load_model(const Field& root, Data& data);
 void load_shards(const ZeroTag& tag, Data& data);
 // ... or from the model file of stage 0.
 void load_stage0(const Field& root, const ZeroOpenOptions& options, Data& data);
+
+// What tells that the model file and the shards are not of one checkpoint: more
+// updates than steps, or weights that differ (a few elements of each parameter
+// are compared, rounded to its dtype). Empty if nothing does.
+std::string contradiction(const Data& data);
 
 // Sets the places of the topology's parameters, with `paddings` elements behind
 // each (none if empty). Returns the flat size of each group.

@@ -211,12 +211,12 @@ class LargeModel {
     CommitOptions options;
     options.folder = folder;
     options.tag = "t";
-    options.run_id = "run";
+    options.run_id = test::kRunId;
     CheckpointCommit commit(options);
     commit.begin(1);
     Manifest manifest;
     manifest.tag = "t";
-    manifest.run_id = "run";
+    manifest.run_id = test::kRunId;
     manifest.stage = 2;
     manifest.ranks = 2;
     manifest.dtype = "float32";

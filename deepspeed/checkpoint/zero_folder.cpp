@@ -43,27 +43,6 @@ std::vector<std::string> names_in(const std::string& folder) {
   return names;
 }
 
-// Of the manifest, else of the model file; -1 if neither can be read.
-int64_t global_steps_of(const std::string& path) {
-  try {
-    const std::string manifest = join(path, kManifestFile);
-    if (fs::exists(manifest)) {
-      return parse_manifest(
-                 base::read_file(manifest, kMaxManifestBytes), manifest)
-          .global_steps;
-    }
-    TorchFileOptions options;
-    options.verify_checksums = false;
-    const Value value = load_torch_file(join(path, kModelStatesFile), options);
-    const Value* steps = value.find(zero_keys::kGlobalSteps);
-    const int64_t* number =
-        steps == nullptr ? nullptr : steps->get_if<int64_t>();
-    return number == nullptr ? -1 : *number;
-  } catch (const Error&) {
-    return -1;
-  }
-}
-
 // A mapping to hash block by block, so that a file larger than the memory does
 // not push everything else out.
 std::string hash_of(const base::MappedFile& file) {
@@ -154,22 +133,10 @@ void check_numbering(const Listing& listing, const std::string& path) {
   }
 }
 
-void check_manifest(
-    const Manifest& manifest,
-    const Listing& listing,
-    const std::string& path,
-    const std::string& tag) {
-  if (manifest.tag != tag) {
-    throw Error(
-        ExitCode::data,
-        "the manifest is that of tag " + manifest.tag,
-        path,
-        "give the folder its own name back");
-  }
-  std::set<std::string> listed;
+// All throw if the manifest does not speak for the files.
+void check_sizes(const Manifest& manifest, const std::string& path) {
   std::string missing;
   for (const FileRecord& file : manifest.files) {
-    listed.insert(file.name);
     std::error_code error;
     const uint64_t size = fs::file_size(join(path, file.name), error);
     if (error) {
@@ -185,6 +152,16 @@ void check_manifest(
   }
   if (!missing.empty()) {
     throw Error(ExitCode::data, "missing: " + missing, path, kTakeAnother);
+  }
+}
+
+void check_names(
+    const Manifest& manifest,
+    const Listing& listing,
+    const std::string& path) {
+  std::set<std::string> listed;
+  for (const FileRecord& file : manifest.files) {
+    listed.insert(file.name);
   }
   for (const auto& [rank, name] : listing.shards) {
     if (!listed.contains(name)) {
@@ -214,6 +191,45 @@ void check_hashes(const Manifest& manifest, const std::string& path) {
           file.path(),
           kTakeAnother);
     }
+  }
+}
+
+std::string read_manifest_text(const std::string& path) {
+  // Not what never ends: a pipe, a device.
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    throw Error(ExitCode::data, "not a regular file", path, kTakeAnother);
+  }
+  return base::read_file(path, kMaxManifestBytes);
+}
+
+// The manifest if it speaks for the files; else null, and why not if there is
+// one.
+base::Json take_manifest(
+    const std::string& folder,
+    const Listing& listing,
+    bool verify,
+    std::string* passed_over) {
+  const std::string path = join(folder, kManifestFile);
+  std::error_code ignored;
+  if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) {
+    return nullptr;
+  }
+  try {
+    const std::string text = read_manifest_text(path);
+    const Manifest manifest = parse_manifest(text, path);
+    check_sizes(manifest, folder);
+    check_names(manifest, listing, folder);
+    if (verify) {
+      check_hashes(manifest, folder);
+    }
+    return base::parse_json(text, path);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::data && error.code() != ExitCode::no_input) {
+      throw;
+    }
+    *passed_over = error.where() + ": " + error.what();
+    return nullptr;
   }
 }
 
@@ -258,6 +274,31 @@ std::optional<std::string> read_latest(const std::string& folder) {
   return text;
 }
 
+int64_t steps_of_tag(const std::string& path) {
+  try {
+    TorchFileOptions options;
+    options.verify_checksums = false;
+    const Value value = load_torch_file(join(path, kModelStatesFile), options);
+    const Value* steps = value.find(zero_keys::kGlobalSteps);
+    const int64_t* number =
+        steps == nullptr ? nullptr : steps->get_if<int64_t>();
+    return number == nullptr ? -1 : *number;
+  } catch (const Error&) {
+    return -1;
+  }
+}
+
+std::optional<Manifest> committed_manifest(const std::string& path) {
+  try {
+    const std::string file = join(path, kManifestFile);
+    Manifest manifest = parse_manifest(read_manifest_text(file), file);
+    check_sizes(manifest, path);
+    return manifest;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 std::vector<std::string> list_tags(const std::string& folder) {
   // Step and time of each.
   std::vector<std::tuple<int64_t, fs::file_time_type, std::string>> found;
@@ -267,7 +308,7 @@ std::vector<std::string> list_tags(const std::string& folder) {
     const fs::file_time_type time =
         fs::last_write_time(join(path, kModelStatesFile), error);
     if (is_tag(name) && !error) {
-      found.emplace_back(global_steps_of(path), time, name);
+      found.emplace_back(steps_of_tag(path), time, name);
     }
   }
   std::sort(found.rbegin(), found.rend());
@@ -284,28 +325,18 @@ bool has_tag(const std::string& folder, const std::string& tag) {
 }
 
 ZeroTag open_tag(
-    const std::string& folder,
-    const std::string& tag,
-    bool verify) {
+    const std::string& path,
+    bool verify,
+    std::string* passed_over) {
   ZeroTag out;
-  out.path = join(folder, tag);
-  const Listing listing = list_files(out.path);
-  const std::string manifest_path = join(out.path, kManifestFile);
-  if (fs::exists(manifest_path)) {
-    const std::string text = base::read_file(manifest_path, kMaxManifestBytes);
-    out.manifest = parse_manifest(text, manifest_path);
-    out.manifest_json = base::parse_json(text, manifest_path);
-    check_manifest(*out.manifest, listing, out.path, tag);
-    if (verify) {
-      check_hashes(*out.manifest, out.path);
-    }
-  }
-  check_numbering(listing, out.path);
-  const bool verify_checksums = verify && !out.manifest;
-  out.model =
-      open_file(out.path, std::string(kModelStatesFile), verify_checksums);
+  out.path = path;
+  const Listing listing = list_files(path);
+  out.manifest = take_manifest(path, listing, verify, passed_over);
+  check_numbering(listing, path);
+  const bool verify_checksums = verify && out.manifest.is_null();
+  out.model = open_file(path, std::string(kModelStatesFile), verify_checksums);
   for (const auto& [rank, name] : listing.shards) {
-    out.shards.push_back(open_file(out.path, name, verify_checksums));
+    out.shards.push_back(open_file(path, name, verify_checksums));
   }
   return out;
 }

@@ -16,6 +16,8 @@
 
 namespace deepspeed::checkpoint::test {
 
+inline constexpr const char* kRunId = "0123456789abcdef0123456789abcdef";
+
 // Two param groups of odd sizes, a tied name, a frozen parameter, two buffers.
 // Values are functions of the name and the place, so that any can be told.
 struct SmallModel {
@@ -133,7 +135,7 @@ struct SmallModel {
   Manifest manifest(const std::string& tag) const {
     Manifest out;
     out.tag = tag;
-    out.run_id = "run";
+    out.run_id = kRunId;
     out.stage = stage;
     out.ranks = ranks;
     out.dtype = dtype_name(dtype);
@@ -164,7 +166,7 @@ struct SmallModel {
     CommitOptions options;
     options.folder = folder;
     options.tag = tag;
-    options.run_id = "run";
+    options.run_id = kRunId;
     save(options);
   }
 };

@@ -393,7 +393,10 @@ std::string Engine::save_checkpoint(
   commit_options.tag = tag;
   commit_options.run_id = state.ranks->broadcast_text(random_id(), 0);
   commit_options.write_latest = options.save_latest;
-  commit_options.keep_last = options.keep_last;
+  // While updates are left out nobody knows whether the weights are good: the
+  // older ones stay.
+  commit_options.keep_last =
+      state.skipped_in_a_row == 0 ? options.keep_last : 0;
   checkpoint::CheckpointCommit commit(commit_options);
 
   RankFiles files;
@@ -416,6 +419,21 @@ std::string Engine::save_checkpoint(
   }
   state.last_call = std::chrono::steady_clock::now();
   return checkpoint::join(folder, tag);
+}
+
+bool Engine::is_finite() const {
+  for (size_t i = 0; i < state_->groups.size(); ++i) {
+    if (!flat::is_finite(state_->groups[i]->master())) {
+      return false;
+    }
+    for (const optim::NamedState& named :
+         state_->optimizer->optimizers()[i]->states()) {
+      if (!flat::is_finite(named.tensor)) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 void Engine::save_16bit_model(

@@ -19,7 +19,7 @@ struct SaveOptions {
 };
 
 struct LoadOptions {
-  std::string tag; // empty: the latest whole one
+  std::string tag; // empty: the latest whole one, or the folder is a tag's
   // The checkpoint has every tensor of the module, and no other. Without, what
   // is on one side alone is named in a warning; new parameters keep their
   // values, and their optimizer states begin at zero.
@@ -42,6 +42,8 @@ struct LoadedCheckpoint {
   std::vector<std::string> missing = {};
   std::vector<std::string> unexpected = {};
   int64_t ranks = 1; // that wrote it
+  // Why it is not the one that `latest` names; empty if it is.
+  std::vector<std::string> passed_over = {};
 };
 
 } // namespace deepspeed

@@ -120,6 +120,8 @@ class Engine {
   LoadedCheckpoint load_checkpoint(
       const std::string& folder,
       const LoadOptions& options = {});
+  // Whether this rank's master weights and optimizer states all are.
+  bool is_finite() const;
   // The weights in the compute dtype, as torch.load() reads a state_dict.
   void save_16bit_model(
       const std::string& folder,

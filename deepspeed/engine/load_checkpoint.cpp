@@ -348,6 +348,7 @@ ZeroCheckpoint open_together(
   std::optional<ZeroCheckpoint> file;
   checkpoint::ZeroOpenOptions options;
   options.new_parameters = !how.module_strict;
+  options.newest_whole = true;
   for (const auto& group : state.groups) {
     options.stage0_groups.emplace_back();
     for (const flat::FlatEntry& entry : group->entries()) {
@@ -361,6 +362,12 @@ ZeroCheckpoint open_together(
       for (const std::string& line : file->skipped()) {
         base::log_warning("passed over a checkpoint: " + line);
       }
+      if (!file->skipped().empty()) {
+        base::log_warning("taken in its place: " + file->path());
+      }
+      for (const std::string& line : file->notes()) {
+        base::log_warning(line);
+      }
     }
   });
   const std::string found =
@@ -372,6 +379,14 @@ ZeroCheckpoint open_together(
     }
   });
   return *file;
+}
+
+// Rank 0's lines.
+std::vector<std::string> same_on_all(
+    comm::ProcessGroup& ranks,
+    const std::vector<std::string>& lines) {
+  const std::string text = ranks.broadcast_text(base::Json(lines).dump(), 0);
+  return base::Json::parse(text).get<std::vector<std::string>>();
 }
 
 } // namespace
@@ -422,6 +437,7 @@ LoadedCheckpoint Engine::load_checkpoint(
   }
   set_learning_rates(state);
   state.last_call = std::chrono::steady_clock::now();
+  loaded.passed_over = same_on_all(*state.ranks, file.skipped());
   if (state.ranks->rank() == 0) {
     report_rest(file, loaded);
   }

@@ -1,6 +1,7 @@
 // libtorch tensors as the tensors of files, and back.
 #include "deepspeed/flat/file_tensor.h"
 
+#include <cmath>
 #include <stdexcept>
 
 #include "deepspeed/base/error.h"
@@ -112,6 +113,15 @@ checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
   result.storage_offset = tensor.storage_offset();
   result.storage = storage;
   return result;
+}
+
+bool is_finite(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) {
+    return true;
+  }
+  const auto [low, high] = at::aminmax(tensor); // NaN if one element is
+  return std::isfinite(low.item<double>()) &&
+      std::isfinite(high.item<double>());
 }
 
 void require_fit(

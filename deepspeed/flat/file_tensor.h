@@ -25,6 +25,9 @@ class FileTensors {
   std::map<const void*, std::shared_ptr<const checkpoint::Storage>> storages_;
 };
 
+// Whether no element is infinite or NaN. One pass, no memory.
+bool is_finite(const at::Tensor& tensor);
+
 // Error(data) naming `name` if `source` does not fit into `target`: the shapes
 // differ, or its dtype has not the values (complex numbers for real ones,
 // fractions or larger numbers for integers). Rounding is no such thing.

@@ -1,6 +1,8 @@
 // The model of train_bert_ds, seen as files see it.
 #include "deepspeed/pretrain/engine_model.h"
 
+#include <filesystem>
+
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/field.h"
@@ -17,6 +19,19 @@ using checkpoint::Value;
 
 constexpr const char* kOwnKey = "train_bert_ds";
 constexpr int64_t kFormatVersion = 1;
+
+// What was taken, if it is not plainly what was asked for.
+void log_choice(const checkpoint::ZeroCheckpoint& file) {
+  for (const std::string& line : file.skipped()) {
+    base::log_warning("passed over a checkpoint: " + line);
+  }
+  if (!file.skipped().empty()) {
+    base::log_warning("taken in its place: " + file.path());
+  }
+  for (const std::string& line : file.notes()) {
+    base::log_warning(line);
+  }
+}
 
 } // namespace
 
@@ -36,14 +51,18 @@ void EngineModel::save(const std::string& folder, const LoopState& state) {
   engine_.save_checkpoint(folder, options);
 }
 
-LoopState EngineModel::load(const std::string& folder) {
+LoadedState EngineModel::load(const checkpoint::CheckpointPath& path) {
   LoadOptions options;
+  options.tag = path.name;
   for (auto& [name, tensor] : derived_buffers(model_->config())) {
     options.derived.emplace_back(name, tensor);
   }
-  const LoadedCheckpoint loaded = engine_.load_checkpoint(folder, options);
+  const LoadedCheckpoint loaded = engine_.load_checkpoint(path.folder, options);
   client_state_ = loaded.client_state;
-  LoopState state;
+  LoadedState result;
+  result.name = std::filesystem::path(loaded.path).filename().string();
+  result.passed_over = loaded.passed_over;
+  LoopState& state = result.loop;
   // HelloDeepSpeed's checkpoint_step is one too many in its last checkpoint;
   // the engine counts its own steps.
   state.step = engine_.global_steps();
@@ -52,7 +71,7 @@ LoopState EngineModel::load(const std::string& folder) {
   // The Python program has none of ours, or passes on what it was given.
   if (!own || own->at("step").integer() != state.step) {
     state.samples = engine_.global_samples();
-    return state;
+    return result;
   }
   const int64_t version = own->at("format_version").integer();
   if (version != kFormatVersion) {
@@ -76,7 +95,7 @@ LoopState EngineModel::load(const std::string& folder) {
           "changed: " + change.name + " " + change.from + " -> " + change.to);
     }
   }
-  return state;
+  return result;
 }
 
 std::vector<bert::NamedTensor> EngineModel::weights() const {
@@ -87,17 +106,22 @@ std::vector<bert::NamedTensor> EngineModel::weights() const {
   return weights;
 }
 
+bool EngineModel::is_finite() const {
+  return engine_.is_finite();
+}
+
 std::string EngineModel::checkpoint_name(int64_t step) const {
   return checkpoint::default_tag(step);
 }
 
 void load_engine_checkpoint_weights(
-    const std::string& folder,
+    const checkpoint::CheckpointPath& path,
+    bool newest_whole,
     bert::RobertaForMaskedLMImpl& model) {
-  const auto file = checkpoint::ZeroCheckpoint::open(folder);
-  for (const std::string& line : file.skipped()) {
-    base::log_warning("passed over a checkpoint: " + line);
-  }
+  checkpoint::ZeroOpenOptions options;
+  options.newest_whole = newest_whole;
+  const auto file = checkpoint::ZeroCheckpoint::open(path.text(), "", options);
+  log_choice(file);
   require_known_names(file.module(), model, file.path());
   const at::NoGradGuard no_grad;
   for (const auto& item : model.named_parameters()) {

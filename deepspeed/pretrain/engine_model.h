@@ -19,7 +19,11 @@ class EngineModel : public TrainedModel {
       : model_(std::move(model)), engine_(engine), keep_last_(keep_last) {}
 
   void save(const std::string& folder, const LoopState& state) override;
-  LoopState load(const std::string& folder) override;
+  checkpoint::CheckpointKind kind() const override {
+    return checkpoint::CheckpointKind::tags;
+  }
+  LoadedState load(const checkpoint::CheckpointPath& path) override;
+  bool is_finite() const override;
   std::vector<bert::NamedTensor> weights() const override;
   std::string checkpoint_name(int64_t step) const override;
   bert::RobertaForMaskedLM model() const override {
@@ -33,10 +37,11 @@ class EngineModel : public TrainedModel {
   checkpoint::Value client_state_ = checkpoint::make_dict();
 };
 
-// Only the weights of the newest whole checkpoint of DeepSpeed in `folder`,
-// into a model of its own. Errors as TrainedModel::load().
+// Only the weights of a checkpoint of DeepSpeed, into a model of its own: as
+// load_step_checkpoint_weights().
 void load_engine_checkpoint_weights(
-    const std::string& folder,
+    const checkpoint::CheckpointPath& path,
+    bool newest_whole,
     bert::RobertaForMaskedLMImpl& model);
 
 } // namespace deepspeed::pretrain

@@ -12,6 +12,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/checkpoint/checkpoint_path.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/flat/file_tensor.h"
@@ -266,21 +267,21 @@ LoadedModel load_exported(const std::string& folder) {
   return loaded;
 }
 
-LoadedModel load_experiment(
-    const std::string& folder,
-    const std::string& data_dir) {
-  const report::Settings settings =
-      report::read_hparams(checkpoint::join(folder, checkpoint::kHparamsFile));
+LoadedModel load_checkpoint(
+    const checkpoint::CheckpointPath& path,
+    const std::string& data_dir,
+    bool newest_whole) {
+  const checkpoint::CheckpointKind kind = checkpoint::only_kind(path);
+  const report::Settings settings = report::read_hparams(
+      checkpoint::join(path.folder, checkpoint::kHparamsFile));
   bert::RobertaOptions options;
   options.config = model_config(settings.model);
   LoadedModel loaded;
   loaded.model = bert::RobertaForMaskedLM(options);
-  // A folder of train_bert_ds names its checkpoint in `latest`.
-  if (std::filesystem::exists(
-          checkpoint::join(folder, checkpoint::kLatestFile))) {
-    load_engine_checkpoint_weights(folder, *loaded.model);
+  if (kind == checkpoint::CheckpointKind::tags) {
+    load_engine_checkpoint_weights(path, newest_whole, *loaded.model);
   } else {
-    load_step_checkpoint_weights(folder, *loaded.model);
+    load_step_checkpoint_weights(path, newest_whole, *loaded.model);
   }
   loaded.tokenizer = text::Tokenizer::load(text::find_tokenizer(
       settings.data.tokenizer,
@@ -389,30 +390,44 @@ void export_model(
       config_json(config, tokenizer.special()));
 }
 
-LoadedModel load_model(const std::string& folder, const std::string& data_dir) {
+LoadedModel load_model(
+    const std::string& path,
+    const std::string& data_dir,
+    bool newest_whole) {
   const auto holds = [&](std::string_view name) {
-    return std::filesystem::exists(checkpoint::join(folder, name));
+    return std::filesystem::exists(checkpoint::join(path, name));
   };
-  if (!holds(checkpoint::kModelConfigFile) &&
-      !holds(checkpoint::kHparamsFile)) {
-    throw base::Error(
-        ExitCode::no_input,
-        "no model there: neither " + std::string(checkpoint::kModelConfigFile) +
-            " nor " + std::string(checkpoint::kHparamsFile),
-        folder,
-        "name a folder made by train_bert --export, an experiment folder, or "
-        "a RoBERTa model of transformers");
+  const bool exported = holds(checkpoint::kModelConfigFile);
+  LoadedModel loaded;
+  if (exported) {
+    loaded = load_exported(path);
+    if (holds(checkpoint::kHparamsFile)) {
+      base::log_warning(
+          path + " is an exported model and an experiment: the model of " +
+          std::string(checkpoint::kModelConfigFile) +
+          " is taken; give a checkpoint's own path for that one");
+    }
+  } else {
+    const auto found = checkpoint::find_checkpoint(path);
+    if (found.kinds.empty() && !holds(checkpoint::kHparamsFile)) {
+      throw base::Error(
+          ExitCode::no_input,
+          "no model there: neither " +
+              std::string(checkpoint::kModelConfigFile) + " nor " +
+              std::string(checkpoint::kHparamsFile),
+          path,
+          "name a folder made by train_bert --export, an experiment, a "
+          "checkpoint in one, or a RoBERTa model of transformers");
+    }
+    loaded = load_checkpoint(found, data_dir, newest_whole);
   }
-  LoadedModel loaded = holds(checkpoint::kModelConfigFile)
-      ? load_exported(folder)
-      : load_experiment(folder, data_dir);
   if (loaded.tokenizer->vocab_size() > loaded.model->config().vocab_size) {
     throw base::Error(
         ExitCode::config,
         "the tokenizer has " + std::to_string(loaded.tokenizer->vocab_size()) +
             " ids, the model " +
             std::to_string(loaded.model->config().vocab_size),
-        folder,
+        path,
         "use the tokenizer that the model was made with");
   }
   loaded.model->eval();

@@ -38,8 +38,12 @@ struct LoadedModel {
 };
 
 // Loads a folder of a RoBERTa model as transformers writes it, in one file of
-// weights or in several, or an experiment
-// folder of train_bert (its newest whole checkpoint). Errors name the file.
-LoadedModel load_model(const std::string& folder, const std::string& data_dir);
+// weights or in several, or a checkpoint of either training program: see
+// checkpoint/checkpoint_path.h. Of an experiment the newest one, which must be
+// whole; with `newest_whole` the newest that is. Errors name the file.
+LoadedModel load_model(
+    const std::string& path,
+    const std::string& data_dir,
+    bool newest_whole = false);
 
 } // namespace deepspeed::pretrain

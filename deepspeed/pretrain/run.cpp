@@ -10,6 +10,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/trace.h"
 #include "deepspeed/bert/flops.h"
+#include "deepspeed/checkpoint/commit.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/optim/schedule.h"
@@ -67,17 +68,13 @@ optim::AdamOptions Run::adam_options() const {
 
 void Run::start(TrainedModel& trained) {
   trained_ = &trained;
+  if (experiment_) {
+    checkpoint::sweep_unfinished(experiment_->path());
+  }
   LoopState state;
-  if (!settings_.folders.load_checkpoint_dir.empty()) {
-    state = trained.load(settings_.folders.load_checkpoint_dir);
-    base::log_info(
-        "resuming after step " + std::to_string(state.step) + " of " +
-        std::to_string(settings_.run.num_iterations));
+  if (run_folder_.loads()) {
+    state = load();
     saved_step_ = state.step;
-    if (experiment_) {
-      // Not before: a run that cannot go on leaves the folder as it was.
-      experiment_->save_settings(settings_);
-    }
   }
   step_ = state.step;
   first_step_ = state.step;
@@ -145,7 +142,7 @@ bool Run::next_step() {
   }
   losses_.clear();
   tokens_ = 0;
-  finite_ = true;
+  health_.finite = true;
   gradient_norm_ = std::numeric_limits<double>::quiet_NaN();
   if (profiler_->is_complete(step_)) {
     write_profile();
@@ -161,6 +158,7 @@ std::shared_ptr<const bert::Batch> Run::next_batch() {
   clock_.enter("data");
   auto batch = std::make_shared<const bert::Batch>(prefetcher_->next());
   clock_.enter("compute");
+  health_.batch = batch;
   tokens_ += batch->tokens();
   work_.tokens += static_cast<double>(batch->tokens());
   work_.flops += bert::training_flops(model_config(settings_.model), *batch);
@@ -169,11 +167,11 @@ std::shared_ptr<const bert::Batch> Run::next_batch() {
 
 void Run::add_loss(const at::Tensor& loss) {
   losses_.push_back(loss.item<double>());
-  finite_ = finite_ && std::isfinite(losses_.back());
+  health_.finite = health_.finite && std::isfinite(losses_.back());
 }
 
-// The log shows the mean over all ranks.
-void Run::agree_on_losses() {
+// The log shows the mean over all ranks. Whether the step was finite on all.
+bool Run::agree_on_losses() {
   const base::Span span({"gather", "losses"});
   double sum = 0;
   double count = 0;
@@ -183,14 +181,18 @@ void Run::agree_on_losses() {
       ++count;
     }
   }
-  const std::vector<double> all =
-      gather(*ranks_, {sum, count, static_cast<double>(tokens_)});
-  for (size_t i = 0; i < all.size(); i += 3) {
+  const std::vector<double> all = gather(
+      *ranks_,
+      {sum, count, static_cast<double>(tokens_), health_.finite ? 1.0 : 0.0});
+  bool finite = true;
+  for (size_t i = 0; i < all.size(); i += 4) {
     log_->add_losses(
         all[i],
         static_cast<int64_t>(all[i + 1]),
         static_cast<int64_t>(all[i + 2]));
+    finite = finite && all[i + 3] != 0;
   }
+  return finite;
 }
 
 double Run::learning_rate_at(int64_t steps_done) const {
@@ -209,8 +211,8 @@ bool Run::wants_gradient_norm() const {
 }
 
 bool Run::updates_early() const {
-  return settings_.optimizer.gradient_accumulation_steps == 1 && finite_ &&
-      settings_.optimizer.max_grad_norm == 0;
+  return settings_.optimizer.gradient_accumulation_steps == 1 &&
+      health_.finite && settings_.optimizer.max_grad_norm == 0;
 }
 
 std::optional<double> Run::gradient_scale(const optim::Adam& optimizer) {
@@ -221,25 +223,32 @@ std::optional<double> Run::gradient_scale(const optim::Adam& optimizer) {
   // A norm that is only there to be logged decides nothing: the run must not
   // depend on --log_every.
   if (max_norm > 0) {
-    finite_ = finite_ && std::isfinite(gradient_norm_);
+    health_.finite = health_.finite && std::isfinite(gradient_norm_);
   }
-  if (finite_) {
-    bad_steps_ = 0;
-    return max_norm > 0 ? optim::clip_factor(gradient_norm_, max_norm) : 1.0;
+  if (!health_.finite) {
+    return std::nullopt;
   }
+  return max_norm > 0 ? optim::clip_factor(gradient_norm_, max_norm) : 1.0;
+}
+
+void Run::count_bad_steps(bool finite) {
+  if (finite) {
+    health_.bad_steps = 0;
+    return;
+  }
+  // The engine says itself which updates it leaves out.
   log_->message(
-      "warning: loss or gradient of step " + std::to_string(step_ + 1) +
-      " is not finite: the update is left out");
-  if (++bad_steps_ >= kGiveUpAfter) {
+      "warning: loss or gradient of step " + std::to_string(step_) +
+      " is not finite" +
+      (settings_.engine.enabled ? "" : ": the update is left out"));
+  if (++health_.bad_steps >= kGiveUpAfter) {
     throw base::Error(
         base::ExitCode::internal,
         "the loss was not finite for " + std::to_string(kGiveUpAfter) +
             " steps in a row",
-        "step " + std::to_string(step_ + 1),
-        "go on from the last checkpoint with a smaller --learning_rate or "
-        "with --max_grad_norm 1");
+        "step " + std::to_string(step_),
+        recovery_hint(settings_, folder_, saved_step_));
   }
-  return std::nullopt;
 }
 
 void Run::end_step() {
@@ -247,7 +256,7 @@ void Run::end_step() {
 }
 
 void Run::end_step(double learning_rate, double gradient_norm) {
-  agree_on_losses();
+  const bool finite = agree_on_losses();
   StepFigures figures;
   figures.learning_rate = learning_rate;
   ++step_;
@@ -259,13 +268,12 @@ void Run::end_step(double learning_rate, double gradient_norm) {
     log_->end_step(figures);
   }
   profiler_->end_step();
+  count_bad_steps(finite);
   const int64_t every = settings_.run.eval_every;
   if (every > 0 && step_ % every == 0) {
     evaluate_now();
   }
-  if (step_ % settings_.run.checkpoint_every == 0) {
-    save();
-  }
+  save_if_sound();
   clock_.enter("compute");
 }
 
@@ -300,13 +308,63 @@ void Run::evaluate_now() {
   }
 }
 
-// A checkpoint that cannot be written leaves the older ones as they are, and
-// training goes on: there may be room again at the next one.
-void Run::save() {
+// The loss of a step is that of the weights before it: whether an update was
+// any good, the next loss tells. So the last batch is tried again before its
+// weights take the place of a checkpoint that was good.
+bool Run::is_sound() {
+  bool sound = health_.bad_steps == 0 && trained_->is_finite();
+  if (sound && health_.batch != nullptr) {
+    sound = std::isfinite(trained_->model()->evaluate(health_.batch).loss_sum);
+  }
+  for (const double rank : gather(*ranks_, {sound ? 1.0 : 0.0})) {
+    sound = sound && rank != 0;
+  }
+  return sound;
+}
+
+void Run::save_if_sound() {
+  const bool now_due = step_ % settings_.run.checkpoint_every == 0;
+  health_.save_due = health_.save_due || now_due;
+  if (folder_.empty() || !health_.save_due) {
+    return;
+  }
+  clock_.enter("checkpoint");
+  if (is_sound()) {
+    save();
+  } else if (now_due) {
+    log_->message(
+        "warning: no checkpoint of step " + std::to_string(step_) +
+        ": its weights or its loss are not finite; the older ones stay");
+  }
+}
+
+// What is not good is neither saved nor exported.
+void Run::save_last() {
   if (folder_.empty() || saved_step_ == step_) {
     return;
   }
   clock_.enter("checkpoint");
+  if (is_sound()) {
+    save();
+    return;
+  }
+  const std::string what = "no checkpoint of step " + std::to_string(step_) +
+      ": its weights or its loss are not finite";
+  if (stop_ != 0) {
+    log_->message("warning: " + what + "; the older ones stay");
+    return;
+  }
+  throw base::Error(
+      base::ExitCode::internal,
+      what,
+      folder_,
+      recovery_hint(settings_, folder_, saved_step_));
+}
+
+// A checkpoint that cannot be written leaves the older ones as they are, and
+// training goes on: there may be room again at the next one.
+void Run::save() {
+  health_.save_due = false;
   const base::Span span({"checkpoint"});
   try {
     LoopState state = log_->state(step_);
@@ -382,7 +440,7 @@ int Run::finish() {
     base::log_info("dry run: one step was made, nothing was written");
     return 0;
   }
-  save();
+  save_last();
   if (signal == 0) {
     evaluate_now();
     if (!settings_.run.export_dir.empty()) {

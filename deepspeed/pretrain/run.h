@@ -11,6 +11,7 @@
 #include "deepspeed/engine/engine.h"
 #include "deepspeed/pretrain/data.h"
 #include "deepspeed/pretrain/profiler.h"
+#include "deepspeed/pretrain/run_folder.h"
 #include "deepspeed/pretrain/run_log.h"
 #include "deepspeed/pretrain/run_text.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
@@ -23,6 +24,14 @@ namespace deepspeed::pretrain {
 
 // The settings that a run with these options would have, as hparams.json.
 std::string print_config(const report::Options& options);
+
+// Whether what a run has trained can be relied on.
+struct Health {
+  bool finite = true; // all losses of this step, on this rank
+  int bad_steps = 0; // in a row, on any rank
+  bool save_due = false; // a checkpoint waits for weights that are good
+  std::shared_ptr<const bert::Batch> batch; // the last one
+};
 
 // Owns everything but the model and the optimizer: settings, experiment folder,
 // data, logs, checkpoints, evaluation. Used like this:
@@ -71,14 +80,17 @@ class Run {
   bool wants_gradient_norm() const;
   // What the gradients are to be multiplied by: 1, or less to clip them to
   // --max_grad_norm. Nothing if a loss or the norm to clip is not finite: then
-  // the update is left out, and after 10 such steps in a row the run gives up
-  // with an Error(internal).
+  // the update is left out.
   std::optional<double> gradient_scale(const optim::Adam& optimizer);
   // Of this step's update.
   double learning_rate() const {
     return learning_rate_at(step_);
   }
-  // Logs, evaluates and saves where it is due.
+  // Logs, evaluates and saves where it is due. A checkpoint is only made of
+  // weights and moments that are finite, after a step whose losses were, and
+  // that give a finite loss again: otherwise it waits for the next step that
+  // is good. After 10 steps in a row that are not finite the run gives up with
+  // an Error(internal).
   void end_step();
   // The same with the engine's figures.
   void end_step(double learning_rate, double gradient_norm);
@@ -92,6 +104,8 @@ class Run {
     return ranks_->rank() == 0;
   }
   void join_ranks();
+  void find_folder(const report::Options& options);
+  LoopState load();
   void set_threads();
   void open_experiment();
   void take_settings(const report::Options& options);
@@ -99,8 +113,12 @@ class Run {
   int64_t global_batch() const; // samples of a step
   int64_t position_of(const LoopState& state) const;
   double learning_rate_at(int64_t steps_done) const;
-  void agree_on_losses();
+  bool agree_on_losses();
   bool last_step() const;
+  bool is_sound();
+  void count_bad_steps(bool finite);
+  void save_if_sound();
+  void save_last();
   void save();
   void evaluate_now();
   void print_start_table();
@@ -112,6 +130,7 @@ class Run {
   std::shared_ptr<comm::ProcessGroup> ranks_;
   int local_ranks_ = 1; // on this host
   std::optional<config::Config> engine_config_;
+  RunFolder run_folder_;
   std::string folder_; // of the experiment; empty in a dry run
   std::optional<report::Experiment> experiment_; // rank 0's, if any
   std::unique_ptr<Data> data_;
@@ -132,8 +151,7 @@ class Run {
   Work work_; // of the run on this rank
   double gradient_norm_ = 0; // of this step; NaN if it was not computed
   std::optional<double> validation_loss_; // of the last evaluation
-  bool finite_ = true; // all losses of this step
-  int bad_steps_ = 0; // in a row
+  Health health_;
   int failed_saves_ = 0; // in a row
 };
 

@@ -1,10 +1,7 @@
 // How a run comes about: ranks, settings, data, experiment folder.
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/memory_advice.h"
@@ -71,47 +68,14 @@ std::string hparams_of(const std::string& folder) {
   return checkpoint::join(folder, checkpoint::kHparamsFile);
 }
 
-// The folder that a restarted run goes on in: the launcher names a file to all
-// its tries, and the first try wrote its folder there.
-std::string restarted_folder() {
-  const char* restarts = std::getenv("DS_RESTART_COUNT");
-  const char* file = std::getenv("DS_RESUME_FILE");
-  if (restarts == nullptr || std::string(restarts) == "0" || file == nullptr) {
-    return "";
-  }
-  std::error_code error;
-  if (std::filesystem::file_size(file, error) == 0 || error) {
-    return "";
-  }
-  const std::string folder = base::read_file(file, 1 << 16);
-  return std::filesystem::exists(
-             checkpoint::join(folder, checkpoint::kLatestFile), error)
-      ? folder
-      : "";
-}
-
-void name_resume_folder(const std::string& folder) {
-  const char* file = std::getenv("DS_RESUME_FILE");
-  if (file == nullptr) {
-    return;
-  }
-  // In place: the file is the launcher's own, and may be one in memory.
-  std::ofstream stream(file, std::ios::trunc);
-  stream << folder << std::flush;
-  if (!stream) {
-    base::log_warning(
-        std::string("cannot write ") + file +
-        " (DS_RESUME_FILE): a restart by the launcher would start anew");
-  }
-}
-
 } // namespace
 
 std::string print_config(const report::Options& options) {
   report::Options now = options;
   report::make_paths_absolute(now.settings);
   report::Settings settings = now.settings;
-  const std::string& resume_from = settings.folders.load_checkpoint_dir;
+  const RunFolder folder = find_run_folder(options);
+  const std::string resume_from = folder.loads() ? folder.path : "";
   if (!resume_from.empty()) {
     report::Settings stored =
         report::read_hparams(hparams_of(resume_from), defaults_of(options));
@@ -135,13 +99,8 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
   join_ranks();
   // Not before: a rank that waits for others ends at once.
   report::install_stop_signals(/*speak=*/is_root());
-  const std::string restarted = restarted_folder();
-  if (!restarted.empty()) {
-    settings_.folders = {"", restarted};
-  }
-  report::Options taken = options;
-  taken.settings.folders = settings_.folders;
-  agree(*ranks_, [&] { take_settings(taken); });
+  find_folder(options);
+  agree(*ranks_, [&] { take_settings(options); });
   set_threads();
   ranks_->require_equal("the settings", common_text(settings_));
   open_data();
@@ -153,8 +112,8 @@ void Run::take_settings(const report::Options& options) {
   report::Options now = options;
   report::make_paths_absolute(now.settings);
   settings_ = now.settings;
-  const std::string& resume_from = now.settings.folders.load_checkpoint_dir;
-  if (!resume_from.empty()) {
+  if (run_folder_.loads()) {
+    const std::string& resume_from = run_folder_.path;
     if (is_root()) {
       experiment_ = report::Experiment::open(resume_from);
     }
@@ -263,6 +222,19 @@ void Run::set_threads() {
   }
 }
 
+// Rank 0 looks; the others do what it found.
+void Run::find_folder(const report::Options& options) {
+  agree(*ranks_, [&] {
+    if (is_root()) {
+      run_folder_ = find_run_folder(options);
+    }
+  });
+  const std::string found = ranks_->broadcast_text(to_text(run_folder_), 0);
+  if (!is_root()) {
+    run_folder_ = run_folder_of(found);
+  }
+}
+
 // One folder for all ranks: rank 0 makes it.
 void Run::open_experiment() {
   const report::FolderSettings& folders = settings_.folders;
@@ -275,14 +247,60 @@ void Run::open_experiment() {
     return;
   }
   agree(*ranks_, [&] {
-    if (is_root() && !experiment_) {
-      experiment_ = report::Experiment::create(
-          settings_.folders.checkpoint_dir, settings_);
-      name_resume_folder(experiment_->path());
-      base::log_info("experiment folder: " + experiment_->path());
+    if (!is_root() || experiment_) {
+      return;
     }
+    write_notes(run_folder_);
+    if (!run_folder_.exists) {
+      experiment_ = report::Experiment::create(run_folder_.path, settings_);
+      base::log_info("experiment folder: " + experiment_->path());
+      return;
+    }
+    experiment_ = report::Experiment::open(run_folder_.path);
+    if (!checkpoint::find_checkpoint(run_folder_.path).kinds.empty()) {
+      throw base::Error(
+          base::ExitCode::cannot_create,
+          "another run has just saved a checkpoint in this folder",
+          run_folder_.path,
+          "start it again to go on with that one");
+    }
+    experiment_->save_settings(settings_);
   });
   folder_ = ranks_->broadcast_text(experiment_ ? experiment_->path() : "", 0);
+}
+
+// What the run goes on with; what is newer is left behind.
+LoopState Run::load() {
+  const LoadedState loaded = trained_->load(run_folder_.from);
+  const report::RunSettings& run = settings_.run;
+  if (!loaded.passed_over.empty() && !run.export_dir.empty() &&
+      loaded.loop.step >= run.num_iterations &&
+      !settings_.folders.newest_whole) {
+    // It would be exported as it is, in place of the one that was meant.
+    throw base::Error(
+        base::ExitCode::data,
+        "the newest checkpoint cannot be exported: " + loaded.passed_over[0],
+        run_folder_.path,
+        checkpoint::join(run_folder_.path, loaded.name) +
+            " is the newest that is whole: give it to --load_checkpoint_dir, "
+            "or --newest_whole");
+  }
+  base::log_info(
+      "resuming after step " + std::to_string(loaded.loop.step) + " of " +
+      std::to_string(run.num_iterations));
+  agree(*ranks_, [&] {
+    if (experiment_) {
+      for (const std::string& line : checkpoint::set_newer_aside(
+               run_folder_.path, trained_->kind(), loaded.name)) {
+        base::log_info(line);
+      }
+      // Not before: what was named is `latest` now.
+      write_notes(run_folder_);
+      // Not before: a run that cannot go on leaves the folder as it was.
+      experiment_->save_settings(settings_);
+    }
+  });
+  return loaded.loop;
 }
 
 } // namespace deepspeed::pretrain

@@ -268,4 +268,26 @@ void write_report(const RunResult& result) {
   }
 }
 
+std::string recovery_hint(
+    const report::Settings& settings,
+    const std::string& folder,
+    int64_t saved_step) {
+  const report::OptimizerSettings& o = settings.optimizer;
+  // Far above what trains any model of this kind, the rate alone is wrong.
+  constexpr double kHigh = 1e-3;
+  const double rate = o.learning_rate > kHigh
+      ? report::OptimizerSettings().learning_rate
+      : o.learning_rate / 10;
+  std::string flags = settings.engine.deepspeed_config.empty()
+      ? "--learning_rate " + report::format_short(rate, 4)
+      : "a smaller lr in " + settings.engine.deepspeed_config;
+  if (o.max_grad_norm == 0 && settings.engine.deepspeed_config.empty()) {
+    flags += " --max_grad_norm 1";
+  }
+  return saved_step < 0
+      ? "nothing good was saved: start again with " + flags
+      : "the last good checkpoint is of step " + std::to_string(saved_step) +
+          ": --load_checkpoint_dir " + folder + " " + flags;
+}
+
 } // namespace deepspeed::pretrain

@@ -55,4 +55,11 @@ report::EndSummary end_summary(const RunResult& result);
 // be written gives a warning.
 void write_report(const RunResult& result);
 
+// What to type after steps that were not finite: the last good checkpoint (none
+// if `saved_step` is negative) with a learning rate that is likely to work.
+std::string recovery_hint(
+    const report::Settings& settings,
+    const std::string& folder,
+    int64_t saved_step);
+
 } // namespace deepspeed::pretrain

@@ -212,10 +212,24 @@ LoopState load_loop_state(
   return state;
 }
 
-checkpoint::LatestCheckpoint open_latest(const std::string& folder) {
-  auto latest = checkpoint::latest_whole_checkpoint(folder);
+checkpoint::LatestCheckpoint open_checkpoint(
+    const checkpoint::CheckpointPath& path,
+    bool newest_whole) {
+  checkpoint::require_kind(path, checkpoint::CheckpointKind::steps);
+  if (path.is_named()) {
+    checkpoint::LatestCheckpoint named;
+    named.file.path = path.text();
+    named.file.step =
+        checkpoint::parse_step_checkpoint_name(path.name).value_or(-1);
+    named.value = checkpoint::load_torch_file(path.text());
+    return named;
+  }
+  auto latest = checkpoint::latest_whole_checkpoint(path.folder, newest_whole);
   for (const std::string& line : latest.skipped) {
     base::log_warning("passed over a checkpoint that is not whole: " + line);
+  }
+  if (!latest.skipped.empty()) {
+    base::log_warning("taken in its place: " + latest.file.path);
   }
   return latest;
 }
@@ -248,20 +262,48 @@ std::string SingleProcessModel::checkpoint_name(int64_t step) const {
   return checkpoint::step_checkpoint_name(step);
 }
 
-LoopState SingleProcessModel::load(const std::string& folder) {
-  const checkpoint::LatestCheckpoint latest = open_latest(folder);
+LoadedState SingleProcessModel::load(const checkpoint::CheckpointPath& from) {
+  const checkpoint::LatestCheckpoint latest =
+      open_checkpoint(from, /*newest_whole=*/true);
   const auto& [step, path] = latest.file;
   const Value& file = latest.value;
-  const LoopState state = load_loop_state(file, step, path);
+  if (step < 0) {
+    throw base::Error(
+        base::ExitCode::data,
+        "the name of the checkpoint does not tell its step",
+        path,
+        "rename it to " + checkpoint::step_checkpoint_name(1000) +
+            " if it is of step 1000");
+  }
+  LoadedState state{
+      load_loop_state(file, step, path),
+      checkpoint::step_checkpoint_name(step),
+      latest.skipped};
   load_model(at(file, "model", path), *model_, parameters_, path);
   load_optimizer(at(file, "optimizer", path), optimizer_, path);
   return state;
 }
 
+bool SingleProcessModel::is_finite() const {
+  for (const flat::FlatEntry& entry : parameters_.entries()) {
+    if (!flat::is_finite(entry.master)) {
+      return false;
+    }
+  }
+  for (const optim::AdamParameterState& state : optimizer_.state()) {
+    if (!flat::is_finite(state.exp_avg) || !flat::is_finite(state.exp_avg_sq)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void load_step_checkpoint_weights(
-    const std::string& folder,
+    const checkpoint::CheckpointPath& path,
+    bool newest_whole,
     bert::RobertaForMaskedLMImpl& model) {
-  const checkpoint::LatestCheckpoint latest = open_latest(folder);
+  const checkpoint::LatestCheckpoint latest =
+      open_checkpoint(path, newest_whole);
   flat::FlatParameters parameters(model, at::kFloat);
   load_model(
       at(latest.value, "model", latest.file.path),

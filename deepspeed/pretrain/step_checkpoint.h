@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "deepspeed/bert/roberta.h"
+#include "deepspeed/checkpoint/checkpoint_path.h"
 #include "deepspeed/flat/flat_parameters.h"
 #include "deepspeed/optim/adam.h"
 
@@ -23,6 +24,14 @@ struct LoopState {
   int64_t ranks = 1;
 };
 
+// What a run goes on with.
+struct LoadedState {
+  LoopState loop;
+  std::string name; // of the file or the tag
+  // Newer checkpoints that were passed over, and why. The same on all ranks.
+  std::vector<std::string> passed_over;
+};
+
 // The thing a run trains, seen as files see it.
 class TrainedModel {
  public:
@@ -30,10 +39,15 @@ class TrainedModel {
 
   // Publishes a checkpoint of `state.step` in `folder`, whole or not at all.
   virtual void save(const std::string& folder, const LoopState& state) = 0;
-  // Loads the newest whole checkpoint of `folder` and returns its state; says
-  // on standard error which newer ones it passed over. Error(no_input) without
-  // a checkpoint, Error(data) if none is whole or it is of another model.
-  virtual LoopState load(const std::string& folder) = 0;
+  // Whose checkpoints it reads and writes.
+  virtual checkpoint::CheckpointKind kind() const = 0;
+  // Loads the checkpoint that the path names, or the newest whole one of the
+  // folder, and says on standard error which newer ones it passed over.
+  // Error(no_input) without a checkpoint, Error(data) if none is whole or it is
+  // of another model.
+  virtual LoadedState load(const checkpoint::CheckpointPath& path) = 0;
+  // Whether all weights and moments are finite on this rank.
+  virtual bool is_finite() const = 0;
   // The fp32 weights under state-dict names, tied ones once.
   virtual std::vector<bert::NamedTensor> weights() const = 0;
   // Of the file or the folder that save() makes.
@@ -58,7 +72,11 @@ class SingleProcessModel : public TrainedModel {
         keep_last_(keep_last) {}
 
   void save(const std::string& folder, const LoopState& state) override;
-  LoopState load(const std::string& folder) override;
+  checkpoint::CheckpointKind kind() const override {
+    return checkpoint::CheckpointKind::steps;
+  }
+  LoadedState load(const checkpoint::CheckpointPath& path) override;
+  bool is_finite() const override;
   std::vector<bert::NamedTensor> weights() const override;
   std::string checkpoint_name(int64_t step) const override;
   bert::RobertaForMaskedLM model() const override {
@@ -72,10 +90,12 @@ class SingleProcessModel : public TrainedModel {
   int64_t keep_last_;
 };
 
-// Only the weights of the newest whole checkpoint, into a model of its own.
-// Errors as TrainedModel::load().
+// Only the weights of the checkpoint that the path names, into a model of its
+// own. Without a name: of the newest one, or with `newest_whole` the newest
+// that is whole. Errors as TrainedModel::load().
 void load_step_checkpoint_weights(
-    const std::string& folder,
+    const checkpoint::CheckpointPath& path,
+    bool newest_whole,
     bert::RobertaForMaskedLMImpl& model);
 
 } // namespace deepspeed::pretrain

@@ -38,24 +38,46 @@ void make_folders(const std::string& path) {
   }
 }
 
-// A folder of its own: another run may have been started in the same second.
-std::string make_experiment_folder(const std::string& checkpoint_dir) {
-  make_folders(checkpoint_dir);
-  for (;;) {
-    const std::string path = join(
-        checkpoint_dir,
-        experiment_name(std::time(nullptr), random_identifier()));
-    if (::mkdir(path.c_str(), 0777) == 0) {
-      base::sync_folder(checkpoint_dir);
-      return path;
-    }
-    if (errno != EEXIST) {
-      throw base::system_error(
+// What create() makes before hparams.json.
+bool is_early_name(const std::string& name) {
+  return name == ".lock" || name == checkpoint::kTensorBoardFolder ||
+      base::is_temporary_name(name);
+}
+
+// A folder of its own: nobody's files are in it.
+void make_experiment_folder(const std::string& path) {
+  const std::string parent = base::parent_folder(path);
+  make_folders(parent);
+  if (::mkdir(path.c_str(), 0777) == 0) {
+    base::sync_folder(parent);
+    return;
+  }
+  if (errno != EEXIST) {
+    throw base::system_error(
+        ExitCode::cannot_create,
+        "cannot make the experiment folder",
+        path,
+        errno);
+  }
+  std::error_code error;
+  std::filesystem::directory_iterator entry(path, error);
+  for (; !error && entry != std::filesystem::directory_iterator();
+       entry.increment(error)) {
+    if (const std::string name = entry->path().filename().string();
+        !is_early_name(name)) {
+      throw Error(
           ExitCode::cannot_create,
-          "cannot make the experiment folder",
+          "the folder is there and is no experiment: it holds " + name,
           path,
-          errno);
+          "use another --experiment name, or remove the folder");
     }
+  }
+  if (error) {
+    throw base::system_error(
+        ExitCode::cannot_create,
+        "cannot use as an experiment folder",
+        path,
+        error.value());
   }
 }
 
@@ -113,13 +135,19 @@ std::string random_identifier() {
   return identifier;
 }
 
+std::string new_experiment_path(const std::string& checkpoint_dir) {
+  return join(
+      checkpoint_dir, experiment_name(std::time(nullptr), random_identifier()));
+}
+
 Experiment::Experiment(std::string path)
     : path_(std::move(path)), lock_(path_) {}
 
 Experiment Experiment::create(
-    const std::string& checkpoint_dir,
+    const std::string& folder,
     const Settings& settings) {
-  Experiment experiment(make_experiment_folder(checkpoint_dir));
+  make_experiment_folder(folder);
+  Experiment experiment(folder);
   make_folders(experiment.events_path());
   experiment.save_settings(settings);
   write_git_files(experiment.path());

@@ -17,16 +17,18 @@ std::string experiment_name(int64_t unix_seconds, std::string_view identifier);
 // Eight of [a-z0-9], from the randomness of the operating system.
 std::string random_identifier();
 
+// A folder in `checkpoint_dir` that nobody has, by an experiment's name of now.
+std::string new_experiment_path(const std::string& checkpoint_dir);
+
 // A locked experiment folder. Movable; the lock goes with the object.
 class Experiment {
  public:
-  // Makes a new folder in `checkpoint_dir` (all levels) and writes
-  // hparams.json, githash.log, gitdiff.log (of the current folder) and tb_dir/.
-  // Notes about a missing repository go to standard error. Error(cannot_create)
-  // if that fails.
-  static Experiment create(
-      const std::string& checkpoint_dir,
-      const Settings& settings);
+  // Makes a new folder (all levels), or takes one that a start has left which
+  // was killed before it wrote hparams.json. Writes that, githash.log,
+  // gitdiff.log (of the current folder) and tb_dir/. Notes about a missing
+  // repository go to standard error. Error(cannot_create) if that fails, or if
+  // the folder holds anything else.
+  static Experiment create(const std::string& folder, const Settings& settings);
 
   // Locks an existing folder, to go on in it. Error(no_input) if it is not an
   // experiment folder, Error(cannot_create) if it is in use or not writable.

@@ -71,8 +71,8 @@ TEST(Experiment, CreatesWhatHelloDeepSpeedCreates) {
   settings.model.h_dim = 64;
   std::string path;
   {
-    const Experiment experiment =
-        Experiment::create(folder.path() + "/a/b", settings);
+    const Experiment experiment = Experiment::create(
+        new_experiment_path(folder.path() + "/a/b"), settings);
     path = experiment.path();
     EXPECT_TRUE(fs::is_directory(experiment.events_path()));
     EXPECT_EQ(experiment.metrics_path(), path + "/metrics.jsonl");
@@ -91,9 +91,30 @@ TEST(Experiment, CreatesWhatHelloDeepSpeedCreates) {
   EXPECT_EQ(read_hparams(experiment.hparams_path()).run.num_iterations, 7);
 }
 
+Experiment create_in(const std::string& folder) {
+  return Experiment::create(new_experiment_path(folder), Settings());
+}
+
+// A name that the user has chosen: the folder may be there already.
+TEST(Experiment, TakesAFolderThatAKilledStartLeft) {
+  const base::TemporaryFolder folder;
+  const std::string path = folder.path() + "/name";
+  fs::create_directories(path + "/tb_dir");
+  base::write_file_atomically(path + "/.lock", "");
+  EXPECT_EQ(Experiment::create(path, Settings()).path(), path);
+  EXPECT_TRUE(fs::exists(path + "/hparams.json"));
+  std::string report;
+  const auto create = [&] { Experiment::create(path, Settings()); };
+  EXPECT_EQ(code_of(create, &report), ExitCode::cannot_create);
+  fs::remove(path + "/hparams.json");
+  base::write_file_atomically(path + "/notes.txt", "mine");
+  EXPECT_EQ(code_of(create, &report), ExitCode::cannot_create);
+  EXPECT_NE(report.find("it holds "), std::string::npos);
+}
+
 TEST(Experiment, OneRunPerFolder) {
   const base::TemporaryFolder folder;
-  const Experiment first = Experiment::create(folder.path(), Settings());
+  const Experiment first = create_in(folder.path());
   const auto open_again = [&] {
     std::string report;
     const ExitCode code =
@@ -108,7 +129,7 @@ TEST(Experiment, OneRunPerFolder) {
 
 TEST(Experiment, AKilledRunLeavesNoLock) {
   const base::TemporaryFolder folder;
-  const std::string path = Experiment::create(folder.path(), Settings()).path();
+  const std::string path = create_in(folder.path()).path();
   status_in_child([&] {
     const Experiment killed = Experiment::open(path);
     ::_exit(1); // without destructors
@@ -121,7 +142,7 @@ TEST(Experiment, AKilledRunLeavesNoLock) {
 
 TEST(Experiment, MovingKeepsTheLock) {
   const base::TemporaryFolder folder;
-  Experiment first = Experiment::create(folder.path(), Settings());
+  Experiment first = create_in(folder.path());
   const Experiment moved = std::move(first);
   std::string report;
   EXPECT_EQ(
@@ -141,17 +162,14 @@ TEST(Experiment, ErrorsNameTheFolder) {
   EXPECT_NE(report.find("hparams.json"), std::string::npos);
   base::write_file_atomically(folder.path() + "/file", "");
   EXPECT_EQ(
-      code_of(
-          [&] { Experiment::create(folder.path() + "/file/x", Settings()); },
-          &report),
+      code_of([&] { create_in(folder.path() + "/file/x"); }, &report),
       ExitCode::cannot_create);
   EXPECT_NE(report.find(folder.path() + "/file/x"), std::string::npos);
   if (::geteuid() != 0) {
     fs::permissions(
         folder.path(), fs::perms::owner_read | fs::perms::owner_exec);
     EXPECT_EQ(
-        code_of(
-            [&] { Experiment::create(folder.path(), Settings()); }, &report),
+        code_of([&] { create_in(folder.path()); }, &report),
         ExitCode::cannot_create);
     fs::permissions(folder.path(), fs::perms::owner_all);
   }
@@ -178,7 +196,7 @@ TEST(Git, StoresHashAndDiff) {
                            "-m",
                            "m"});
     base::write_file_atomically("code.txt", "two\n");
-    const std::string path = Experiment::create("out", Settings()).path();
+    const std::string path = create_in("out").path();
     const std::string hash = base::read_file(path + "/githash.log", 100);
     const std::string diff = base::read_file(path + "/gitdiff.log", 10000);
     return made && std::regex_match(hash, std::regex("[0-9a-f]{40}\n")) &&
@@ -194,7 +212,7 @@ TEST(Git, NoRepositoryAndNoGitAreFine) {
   const auto without = [&] {
     ::setenv("GIT_CEILING_DIRECTORIES", "/", 1);
     fs::current_path(folder.path());
-    const std::string path = Experiment::create("out", Settings()).path();
+    const std::string path = create_in("out").path();
     return fs::exists(path + "/githash.log") ||
             fs::exists(path + "/gitdiff.log")
         ? 1

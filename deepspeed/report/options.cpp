@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/checkpoint/layout.h"
 
 namespace deepspeed::report {
 namespace {
@@ -97,6 +98,19 @@ void check_folders(const Settings& settings, const ProgramText& program) {
         "--checkpoint_dir " + settings.folders.checkpoint_dir +
             "  --load_checkpoint_dir " + settings.folders.load_checkpoint_dir,
         "--checkpoint_dir starts a new run, --load_checkpoint_dir goes on");
+  }
+  const std::string& name = settings.folders.experiment;
+  if (!name.empty() && !start) {
+    refuse(
+        "--experiment " + name + " needs --checkpoint_dir, its parent",
+        "",
+        "--load_checkpoint_dir takes the whole path of an experiment");
+  }
+  if (!name.empty() && !checkpoint::is_tag(name)) {
+    refuse(
+        "experiment must be a plain name, not \"" + name + "\"",
+        "--experiment",
+        "use letters, digits, '.', '_' and '-', at most 128");
   }
   // Nothing is written with these two.
   const bool writes =

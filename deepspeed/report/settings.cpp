@@ -262,7 +262,17 @@ Fields momentary_fields(Settings& s) {
       {"load_checkpoint_dir",
        kFolders,
        &s.folders.load_checkpoint_dir,
-       "go on: an experiment folder",
+       "go on: an experiment folder, or a checkpoint in one",
+       {}},
+      {"experiment",
+       kFolders,
+       &s.folders.experiment,
+       "name of the folder in checkpoint_dir: made, or gone on with",
+       {}},
+      {"newest_whole",
+       kFolders,
+       &s.folders.newest_whole,
+       "export an older checkpoint if the newest is damaged",
        {}},
   };
   for (Field& field : fields) {

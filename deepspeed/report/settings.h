@@ -8,12 +8,17 @@
 
 namespace deepspeed::report {
 
-// Where a run lives. Exactly one of the two is set.
+// Where a run lives. Exactly one of the first two is set.
 struct FolderSettings {
   // A new experiment folder is made in this one.
   std::string checkpoint_dir;
-  // An experiment folder to go on with.
+  // An experiment folder to go on with, or a checkpoint in one.
   std::string load_checkpoint_dir;
+  // The folder in checkpoint_dir: made, or gone on with if it is there. Empty:
+  // a new name.
+  std::string experiment;
+  // --export may take an older checkpoint than the newest, if that is damaged.
+  bool newest_whole = false;
 };
 
 // What is learned from.

@@ -37,7 +37,8 @@ int run(const std::string& folder) {
   settings.optimizer.learning_rate = 1.0 / 3;
   settings.optimizer.weight_decay = 1e22;
   settings.run.seed = std::numeric_limits<int64_t>::max();
-  const auto experiment = report::Experiment::create(folder, settings);
+  const auto experiment =
+      report::Experiment::create(report::new_experiment_path(folder), settings);
   write_steps(experiment, 0, 200);
   write_steps(experiment, 200, 300); // a resumed run
   std::printf("%s\n", experiment.path().c_str());

@@ -194,7 +194,7 @@ void convert(
   CommitOptions options;
   options.folder = folder;
   options.tag = checkpoint.tag();
-  options.run_id = "driver";
+  options.run_id = "0123456789abcdef0123456789abcdef";
   CheckpointCommit commit(options);
   commit.begin(0);
   Manifest manifest;
