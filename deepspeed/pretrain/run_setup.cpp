@@ -237,11 +237,10 @@ void Run::find_folder(const report::Options& options) {
 
 // One folder for all ranks: rank 0 makes it.
 void Run::open_experiment() {
-  const report::FolderSettings& folders = settings_.folders;
   require_shared_folder(
       *ranks_,
-      folders.load_checkpoint_dir.empty() ? folders.checkpoint_dir
-                                          : folders.load_checkpoint_dir);
+      run_folder_.loads() ? run_folder_.path
+                          : settings_.folders.checkpoint_dir);
   if (settings_.machine.dry_run) {
     experiment_.reset();
     return;
