@@ -11,7 +11,8 @@ install(
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING
   PATTERN "*.h"
-  PATTERN "*_test*" EXCLUDE)
+  PATTERN "*_test*" EXCLUDE
+  PATTERN "test_*" EXCLUDE)
 
 set_target_properties(ds_base PROPERTIES EXPORT_NAME base)
 install(TARGETS ds_base EXPORT deepspeedBaseTargets)
@@ -44,4 +45,5 @@ write_basic_package_version_file(
 install(FILES ${CMAKE_BINARY_DIR}/deepspeedConfig.cmake
               ${CMAKE_BINARY_DIR}/deepspeedConfigVersion.cmake
         DESTINATION ${package_dir})
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})

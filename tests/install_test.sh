@@ -17,7 +17,9 @@ cmake --install "$build" --prefix "$prefix" >/dev/null
 if grep -rn -e "$build" -e "$source/deepspeed" "$prefix/lib/cmake"; then
   fail "the package names folders of the build"
 fi
-[ -z "$(find "$prefix/include" -name '*_test*')" ] || fail "tests are installed"
+[ -z "$(find "$prefix/include" -name '*_test*' -o -name '*test_*')" ] ||
+  fail "tests are installed"
+[ -s "$prefix/share/doc/deepspeed/docs/engine.md" ] || fail "docs are missing"
 
 # A copy, so that a header of the source tree cannot be found by accident.
 cp -r "$source/examples" "$folder/examples"

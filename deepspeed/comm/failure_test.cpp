@@ -140,7 +140,9 @@ TEST(SharedMemoryFailures, DifferentBoundsAreNoticed) {
     const std::vector<int64_t> bounds{0, info.rank, 4};
     EXPECT_THAT(
         error_of([&] { group->all_gather(at::ones({4}), bounds)->wait(); }),
-        StartsWith("70 ranks do not agree"));
+        AllOf(
+            StartsWith("70 ranks do not agree"),
+            HasSubstr("calls all_gather of 4 Float in other ranges")));
   });
   ranks.expect_success();
 }

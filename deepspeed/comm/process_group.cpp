@@ -22,8 +22,8 @@ Buffer buffer_of(const at::Tensor& data, const char* collective) {
   const auto refuse = [&](const std::string& what) {
     throw std::invalid_argument(std::string(collective) + ": " + what);
   };
-  if (!data.defined() || data.dim() != 1 || !data.is_contiguous()) {
-    refuse("not a contiguous one-dimensional tensor");
+  if (!data.defined() || !data.is_contiguous()) {
+    refuse("not a contiguous tensor");
   }
   switch (data.scalar_type()) {
     case at::kFloat:
@@ -31,6 +31,7 @@ Buffer buffer_of(const at::Tensor& data, const char* collective) {
     case at::kBFloat16:
     case at::kHalf:
     case at::kLong:
+    case at::kInt:
     case at::kByte:
       break;
     default:
@@ -47,6 +48,15 @@ Buffer summable(const at::Tensor& data, const char* collective) {
   if (buffer.dtype == at::kByte) {
     throw std::invalid_argument(
         std::string(collective) + ": no reduction of uint8");
+  }
+  return buffer;
+}
+
+Buffer in_ranges(const at::Tensor& data, const Buffer& buffer) {
+  if (data.dim() != 1) {
+    throw std::invalid_argument(
+        "ranges of a tensor of " + std::to_string(data.dim()) +
+        " dimensions: only one can be divided");
   }
   return buffer;
 }
@@ -182,7 +192,7 @@ std::shared_ptr<Work> ProcessGroup::reduce_scatter(
     at::Tensor data,
     std::span<const int64_t> bounds,
     base::SpanName name) {
-  const Buffer buffer = summable(data, "reduce_scatter");
+  const Buffer buffer = in_ranges(data, summable(data, "reduce_scatter"));
   auto action =
       [buffer, ranges = checked(bounds, buffer, size_)](Transport& transport) {
         transport.reduce_scatter(buffer, ranges, ReduceOp::sum);
@@ -194,7 +204,7 @@ std::shared_ptr<Work> ProcessGroup::all_gather(
     at::Tensor data,
     std::span<const int64_t> bounds,
     base::SpanName name) {
-  const Buffer buffer = buffer_of(data, "all_gather");
+  const Buffer buffer = in_ranges(data, buffer_of(data, "all_gather"));
   auto action =
       [buffer, ranges = checked(bounds, buffer, size_)](Transport& transport) {
         transport.all_gather(buffer, ranges);

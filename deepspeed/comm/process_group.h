@@ -39,11 +39,12 @@ struct ProcessGroupOptions {
 using MakeGpuTransport =
     std::function<std::unique_ptr<Transport>(at::Device, Transport& host)>;
 
-// Tensors are 1-D and contiguous, of float32, float64, bfloat16, float16, int64
-// or uint8 (no sums of uint8), on the CPU or, if has_gpu(), on one GPU for each
-// rank, the same in all calls. They must not be touched between the call and
-// the end of Work::wait(). On a GPU a collective begins after what the current
-// stream of the calling thread was given before.
+// Tensors are contiguous, 1-D where they are divided into ranges, of float32,
+// float64, bfloat16, float16, int64, int32 or uint8 (no sums of uint8), on the
+// CPU or, if has_gpu(), on one GPU for each rank, the same in all calls. They
+// must not be touched between the call and the end of Work::wait(). On a GPU a
+// collective begins after what the current stream of the calling thread was
+// given before.
 //
 // A sum is the values in rank order, ((rank 0 + rank 1) + rank 2) + ...,
 // rounded to fp32 after each addition and to the dtype once at the end. So the

@@ -53,6 +53,23 @@ TEST_P(Collectives, MatchTheDefinitionBitForBit) {
   ranks.expect_success();
 }
 
+TEST_P(Collectives, TakeTensorsOfAnyShape) {
+  Ranks ranks(GetParam().size, [](const RankInfo& info) {
+    const auto group =
+        make_process_group(info, options_of(GetParam().transport));
+    const at::Tensor scalar = at::full({}, info.rank + 1, at::kInt);
+    group->all_reduce(scalar, ReduceOp::sum)->wait();
+    const int size = group->size();
+    EXPECT_EQ(scalar.item<int>(), size * (size + 1) / 2);
+    const at::Tensor matrix = at::full({2, 3}, info.rank);
+    group->broadcast(matrix, size - 1)->wait();
+    EXPECT_TRUE(at::equal(matrix, at::full({2, 3}, size - 1)));
+    EXPECT_THROW(
+        group->all_gather(matrix, even_bounds(6, size)), std::invalid_argument);
+  });
+  ranks.expect_success();
+}
+
 TEST_P(Collectives, MaximumKeepsNan) {
   Ranks ranks(GetParam().size, [](const RankInfo& info) {
     const auto group =

@@ -63,9 +63,12 @@ struct Call {
   int64_t offset = 0; // bytes
 
   bool agrees_with(const Call& other) const {
+    return is_like(other) && bounds_hash == other.bounds_hash;
+  }
+  // But for the ranges.
+  bool is_like(const Call& other) const {
     return operation == other.operation && dtype == other.dtype &&
-        numel == other.numel && argument == other.argument &&
-        bounds_hash == other.bounds_hash;
+        numel == other.numel && argument == other.argument;
   }
   std::string text() const {
     std::string result = name_of(operation);
@@ -176,12 +179,16 @@ void SharedMemoryTransport::begin(Call call, const Buffer& data) {
   header(segments_[0], rank_).calls[calls_ % 2] = call;
   sync_.meet(name_of(call.operation));
   for (int rank = 0; rank < size(); ++rank) {
-    if (!call_of(rank).agrees_with(call)) {
+    const Call& other = call_of(rank);
+    if (!other.agrees_with(call)) {
+      const std::string differs = other.is_like(call)
+          ? other.text() + " in other ranges"
+          : other.text();
       throw base::Error(
           base::ExitCode::internal,
           "ranks do not agree: rank " + std::to_string(rank_) + " calls " +
               call.text() + ", rank " + std::to_string(rank) + " calls " +
-              call_of(rank).text(),
+              differs,
           "",
           "all ranks must call the same collectives in the same order");
     }

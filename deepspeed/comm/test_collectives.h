@@ -15,8 +15,14 @@
 
 namespace deepspeed::comm {
 
-inline const std::vector<at::ScalarType> kAllDtypes =
-    {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble, at::kLong, at::kByte};
+inline const std::vector<at::ScalarType> kAllDtypes = {
+    at::kFloat,
+    at::kBFloat16,
+    at::kHalf,
+    at::kDouble,
+    at::kLong,
+    at::kInt,
+    at::kByte};
 
 // The same on all ranks that ask for it. Magnitudes far apart, so that another
 // order of the additions gives other bits.

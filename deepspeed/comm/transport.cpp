@@ -91,6 +91,8 @@ void reduce(
       return reduce_as<double>(inputs, numel, op, out);
     case at::kLong:
       return reduce_as<int64_t>(inputs, numel, op, out);
+    case at::kInt:
+      return reduce_as<int32_t>(inputs, numel, op, out);
     case at::kBFloat16:
       return reduce_as<base::BFloat16>(inputs, numel, op, out);
     case at::kHalf:

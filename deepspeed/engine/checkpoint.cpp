@@ -387,6 +387,7 @@ std::string Engine::save_checkpoint(
     throw std::logic_error(
         "save_checkpoint() between the micro batches of a step");
   }
+  check_parameters(state);
   const std::string tag = agreed_tag(state, options.tag);
   checkpoint::CommitOptions commit_options;
   commit_options.folder = folder;
@@ -439,6 +440,7 @@ bool Engine::is_finite() const {
 void Engine::save_16bit_model(
     const std::string& folder,
     const std::string& name) {
+  check_parameters(*state_);
   agree(*state_->ranks, [&] {
     if (state_->ranks->rank() != 0) {
       return;

@@ -8,6 +8,7 @@
 #include "deepspeed/base/trace.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/engine/step_report.h"
+#include "deepspeed/flat/aliases.h"
 #include "deepspeed/optim/adam.h"
 
 namespace deepspeed {
@@ -38,13 +39,7 @@ void name_unused(EngineState& state) {
     return;
   }
   state.unused_named = true;
-  std::string names;
-  for (size_t i = 0; i < unused.size() && i < 5; ++i) {
-    names += (i == 0 ? "" : ", ") + unused[i];
-  }
-  if (unused.size() > 5) {
-    names += ", ... (" + std::to_string(unused.size()) + " in all)";
-  }
+  const std::string names = flat::shortened(unused);
   if (!state.config.zero_optimization.ignore_unused_parameters) {
     throw base::Error(
         base::ExitCode::config,
@@ -122,8 +117,7 @@ void take_step(EngineState& state) {
   const double scale = state.loss_scaler->scale();
   {
     const Timed timed(state.clock, "optimizer_gradients");
-    state.gradient_norm =
-        state.optimizer->gradient_norm() * state.mean_factor() / scale;
+    state.gradient_norm = gradient_norm(state) * state.mean_factor() / scale;
   }
   name_unused(state);
   const bool finite = std::isfinite(state.gradient_norm);
@@ -152,6 +146,9 @@ void take_step(EngineState& state) {
 }
 
 void check_backward(const EngineState& state, const at::Tensor& loss) {
+  if (state.reducer->in_backward()) {
+    throw std::logic_error("backward() inside of backward()");
+  }
   if (loss.numel() != 1) {
     throw std::invalid_argument(
         "backward() needs a scalar loss, not one of " +
@@ -235,6 +232,7 @@ at::Tensor Engine::backward(const at::Tensor& loss) {
   const base::Span span({"backward"});
   EngineState& state = *state_;
   check_backward(state, loss);
+  check_parameters(state);
   add_both(state.clock, "fwd", seconds_since(state.last_call));
   const auto start = std::chrono::steady_clock::now();
   if (!std::exchange(state.step_begun, true)) {
@@ -276,6 +274,7 @@ void Engine::step() {
   if (!state.micro_begun) {
     throw std::logic_error("step() without backward()");
   }
+  check_parameters(state);
   const bool boundary = state.is_boundary();
   if (boundary) {
     wait_for_sums(state);
@@ -405,6 +404,7 @@ torch::nn::Module& Engine::module() const {
 std::vector<std::pair<std::string, at::Tensor>> Engine::fp32_parameters()
     const {
   const at::NoGradGuard no_grad;
+  check_parameters(*state_);
   std::vector<std::pair<std::string, at::Tensor>> parameters;
   for (const auto& group : state_->groups) {
     at::Tensor whole = at::zeros({group->compute().numel()}, at::kFloat);

@@ -10,6 +10,7 @@
 //   engine.save_checkpoint("checkpoints");
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,16 +39,23 @@ struct InitializeOptions {
   // Null: the ranks that the launcher's environment variables describe.
   std::shared_ptr<comm::ProcessGroup> ranks;
   // Empty: all parameters that require a gradient, in one group. Parameters
-  // that are in no group are left as they are. Groups without parameters go.
+  // that are in no group are not trained; they get rank 0's values and the
+  // compute dtype, as the whole module does in DeepSpeed. Groups without
+  // parameters go.
   std::vector<ParamGroup> param_groups;
-  // The learning rate of the update after `steps` updates, in place of the
-  // configuration's scheduler.
+  // The learning rate of the update after `steps` updates, of all groups.
+  // Error(config) beside a scheduler in the configuration or a ParamGroup::lr.
   std::function<double(int64_t steps)> learning_rate;
   // How ranks that are joined here communicate, as ProcessGroupOptions'
   // transport: "nccl" for modules on GPUs, one for each rank. Not with `ranks`.
   std::string dist_backend;
 };
 
+// Each call looks whether the module is as the last one has left it.
+// std::logic_error when it was moved, cast or loaded by somebody else, and when
+// parameters have gradients that backward() did not make. Weights that were
+// changed in place, on all ranks alike, are taken, in every dtype.
+//
 // All ranks make the same calls in the same order. Settings that do not go
 // together are base::Error(config), see docs/configuration.md; a rank that is
 // gone is base::Error(unavailable). Not thread-safe. Movable.
@@ -60,7 +68,8 @@ class Engine {
   // Gradients of loss / gradient_accumulation_steps * loss_scale; in the last
   // micro batch of a step they are summed over the ranks while backward runs.
   // `loss` is a scalar that needs a gradient. Returns what was differentiated,
-  // without the loss scale.
+  // without the loss scale. A parameter may be used in backward passes inside
+  // of this one (recomputation), and more than once.
   at::Tensor backward(const at::Tensor& loss);
 
   // At the boundary of gradient accumulation: unscale, clip, update, gather,
@@ -148,6 +157,8 @@ class Engine {
 // compute dtype; buffers keep their dtype. Rank 0's values go to all
 // ranks. The module must not be moved or cast afterwards; build optimizers of
 // your own only on parameters outside the param groups.
+// Error(config) when the batch sizes of `config` are those of another number of
+// ranks, and when two parameters share memory without being one tensor.
 Engine initialize(
     std::shared_ptr<torch::nn::Module> module,
     config::Config config,
@@ -158,6 +169,20 @@ Engine initialize(
     std::shared_ptr<torch::nn::Module> module,
     const std::string& config_path,
     InitializeOptions options = {});
+
+// The same with the configuration itself. A template, since a path would
+// convert to a Json; text goes through base::parse_json().
+Engine initialize_with_json(
+    std::shared_ptr<torch::nn::Module> module,
+    const base::Json& config,
+    InitializeOptions options = {});
+template <std::same_as<base::Json> J>
+Engine initialize(
+    std::shared_ptr<torch::nn::Module> module,
+    const J& config,
+    InitializeOptions options = {}) {
+  return initialize_with_json(std::move(module), config, std::move(options));
+}
 
 template <typename Module, typename Config>
 Engine initialize(

@@ -291,28 +291,6 @@ TEST(Groups, EnginesComeAndGoAndMove) {
   }
 }
 
-TEST(Groups, ABackwardOutsideOfTheEngineIsNotItsBusiness) {
-  for (const int stage : {0, 1, 2}) {
-    on_ranks(2, [&](const auto& ranks) {
-      const RunPlan plan{.stage = stage};
-      auto expected = std::make_shared<SmallModule>();
-      Engine undisturbed = make_engine(expected, ranks, plan);
-      train_step(undisturbed, *expected, 0);
-
-      auto module = std::make_shared<SmallModule>();
-      Engine engine = make_engine(module, ranks, plan);
-      loss_of(*module, 5).backward();
-      EXPECT_TRUE(module->first.grad().defined());
-      SmallModule plain;
-      loss_of(plain, 5).backward();
-      EXPECT_TRUE(at::equal(module->first.grad(), plain.first.grad()));
-      train_step(engine, *module, 0);
-      EXPECT_EQ(
-          largest_difference(copies_of(*expected), copies_of(*module)), 0);
-    });
-  }
-}
-
 TEST(Groups, RanksMustHaveTheSameConfiguration) {
   on_ranks(2, [](const auto& ranks) {
     RunPlan plan;

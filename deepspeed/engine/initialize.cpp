@@ -8,6 +8,7 @@
 #include "deepspeed/comm/rank_info.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/state.h"
+#include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/file_tensor.h"
 
 namespace deepspeed {
@@ -162,6 +163,28 @@ std::vector<std::vector<NamedParameter>> grouped(
   return groups;
 }
 
+// Ties that moving would undo are refused. Returns where the parameters lie.
+flat::OldPlaces check_memory(
+    const torch::nn::Module& module,
+    const std::vector<std::vector<NamedParameter>>& groups,
+    const std::vector<NamedParameter>& rest) {
+  flat::NamedTensors moving;
+  for (const auto& group : groups) {
+    for (const NamedParameter& parameter : group) {
+      moving.emplace_back(parameter.name, parameter.tensor);
+    }
+  }
+  flat::NamedTensors staying;
+  for (const NamedParameter& parameter : rest) {
+    staying.emplace_back(parameter.name, parameter.tensor);
+  }
+  for (const auto& buffer : module.named_buffers()) {
+    staying.emplace_back("buffer " + buffer.key(), buffer.value());
+  }
+  flat::refuse_shared_elements(moving, staying);
+  return flat::OldPlaces(moving);
+}
+
 std::unique_ptr<optim::ShardOptimizer> make_optimizer(
     const EngineState& state,
     const zero::FlatGroup& group,
@@ -222,9 +245,38 @@ GroupSettings group_settings(
   return settings;
 }
 
+// What is not trained: parameters outside the groups, and buffers.
+void share_rest(EngineState& state, std::vector<NamedParameter>& rest) {
+  const at::NoGradGuard no_grad;
+  for (NamedParameter& frozen : rest) {
+    check_storable("parameter", frozen.name, frozen.tensor);
+    broadcast(frozen.tensor, *state.ranks);
+    if (at::isFloatingType(frozen.tensor.scalar_type())) {
+      frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
+    }
+    state.parameter_names.push_back(frozen.name);
+  }
+  for (const auto& item : state.module->named_buffers()) {
+    at::Tensor buffer = item.value();
+    check_storable("buffer", item.key(), buffer);
+    broadcast(buffer, *state.ranks);
+  }
+}
+
+void warn_of_views(const EngineState& state, flat::OldPlaces& old_places) {
+  const std::vector<std::string> viewed = old_places.still_used();
+  if (!viewed.empty() && state.ranks->rank() == 0) {
+    base::log_warning(
+        "a view that was made before initialize() keeps the old weights, "
+        "training does not reach it: of " +
+        flat::shortened(viewed));
+  }
+}
+
 void build_groups(EngineState& state) {
   std::vector<NamedParameter> rest = distinct_parameters(*state.module);
   auto members = grouped(rest, state.options.param_groups);
+  flat::OldPlaces old_places = check_memory(*state.module, members, rest);
   choose_device(state, members);
   std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers;
   for (size_t i = 0; i < members.size(); ++i) {
@@ -257,20 +309,9 @@ void build_groups(EngineState& state) {
         "the module has no parameter that requires a gradient",
         "unfreeze some: parameter.requires_grad_(true)");
   }
-  const at::NoGradGuard no_grad;
-  for (NamedParameter& frozen : rest) {
-    check_storable("parameter", frozen.name, frozen.tensor);
-    broadcast(frozen.tensor, *state.ranks);
-    if (at::isFloatingType(frozen.tensor.scalar_type())) {
-      frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
-    }
-    state.parameter_names.push_back(frozen.name);
-  }
-  for (const auto& item : state.module->named_buffers()) {
-    at::Tensor buffer = item.value();
-    check_storable("buffer", item.key(), buffer);
-    broadcast(buffer, *state.ranks);
-  }
+  share_rest(state, rest);
+  members.clear(); // before it is looked who else uses the old memory
+  warn_of_views(state, old_places);
   state.optimizer = std::make_unique<zero::ShardedOptimizer>(
       state.groups,
       std::move(optimizers),
@@ -308,6 +349,15 @@ std::shared_ptr<comm::ProcessGroup> joined(const InitializeOptions& options) {
         "dist_backend with ranks that are joined already");
   }
   return options.ranks;
+}
+
+// Joins the ranks, which the configuration is read for.
+config::Context context_of(InitializeOptions& options) {
+  options.ranks = joined(options);
+  options.dist_backend.clear();
+  config::Context context;
+  context.world_size = options.ranks->size();
+  return context;
 }
 
 } // namespace
@@ -378,6 +428,7 @@ Engine initialize(
       base::log_info("configuration:\n" + print_config(state->config));
     }
   }
+  check_settings(*state);
   state->ranks->require_equal("the configuration", print_config(state->config));
   build(*state);
   agree(*state->ranks, [&] {
@@ -395,13 +446,21 @@ Engine initialize(
     std::shared_ptr<torch::nn::Module> module,
     const std::string& config_path,
     InitializeOptions options) {
-  options.ranks = joined(options);
-  options.dist_backend.clear();
-  config::Context context;
-  context.world_size = options.ranks->size();
+  const config::Context context = context_of(options);
   return initialize(
       std::move(module),
       config::read_config(config_path, context),
+      std::move(options));
+}
+
+Engine initialize_with_json(
+    std::shared_ptr<torch::nn::Module> module,
+    const base::Json& config,
+    InitializeOptions options) {
+  const config::Context context = context_of(options);
+  return initialize(
+      std::move(module),
+      config::parse_config(config, "the configuration", context),
       std::move(options));
 }
 

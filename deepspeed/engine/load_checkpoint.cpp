@@ -395,6 +395,7 @@ LoadedCheckpoint Engine::load_checkpoint(
     const std::string& folder,
     const LoadOptions& options) {
   EngineState& state = *state_;
+  check_parameters(state);
   const ZeroCheckpoint file = open_together(state, folder, options);
   const bool optimizer = options.optimizer_states && !options.module_only;
   LoadedCheckpoint loaded{file.path(), file.client_state()};

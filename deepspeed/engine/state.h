@@ -54,6 +54,8 @@ struct EngineState {
   bool in_no_sync = false;
   std::optional<bool> forced_boundary;
   bool unused_named = false;
+  int64_t changed_in_place = 0; // weights, since the last update
+  bool changes_named = false;
 
   std::unique_ptr<Monitor> monitor; // null: no curves, or not rank 0
   double loss_sum = 0; // of this step's micro batches, for the curves
@@ -80,6 +82,18 @@ at::ScalarType scalar_type(config::Dtype dtype);
 
 // The settings' learning rates and momenta for the next update.
 void set_learning_rates(EngineState& state);
+
+// Error(config) where the configuration and the program do not go together.
+void check_settings(const EngineState& state);
+
+// At the start of each call: std::logic_error when the module was moved or has
+// gradients that are not the engine's; takes weights that were changed.
+void check_parameters(EngineState& state);
+
+// Of the mean gradient times the loss scale and so on: of the sums as they are.
+// std::logic_error on all ranks when no parameter has a gradient, or when not
+// all have changed weights.
+double gradient_norm(EngineState& state);
 
 // Groups, reducer and optimizer for the state's module, configuration and
 // ranks.

@@ -76,6 +76,7 @@ struct RunPlan {
   int first_step = 0; // of the data
   std::string device = "cpu"; // "cuda": each rank its own
   bool offload = false;
+  bool overlap = true;
   std::string transport;
 };
 
@@ -85,6 +86,7 @@ inline std::string config_text(const RunPlan& plan) {
       std::to_string(plan.accumulation) + ", \"optimizer\": " + plan.optimizer +
       R"(, "zero_optimization": {"stage": )" + std::to_string(plan.stage) +
       R"(, "reduce_bucket_size": )" + std::to_string(plan.bucket) +
+      (plan.overlap ? "" : R"(, "overlap_comm": false)") +
       (plan.offload ? R"(, "offload_optimizer": {"device": "cpu"}})" : "}");
   // A loss scale that does not overflow: all runs make the same steps.
   if (plan.dtype == "fp16") {

@@ -4,24 +4,63 @@
 
 #include <algorithm>
 
+#include <stdexcept>
+
+#include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/large_tensor.h"
 
 namespace deepspeed::flat {
+
+void put(FlatEntry& entry, const at::Tensor& place) {
+  entry.parameter.set_data(place);
+  entry.place = place.const_data_ptr();
+  entry.version = entry.parameter._version();
+}
+
+void check_place(const FlatEntry& entry) {
+  if (entry.parameter.const_data_ptr() != entry.place) {
+    throw std::logic_error(
+        "parameter " + entry.name +
+        " is not where it is trained any more: the module was moved, cast or "
+        "loaded (to(), set_data(), torch::load()) after its parameters had "
+        "been taken. Do that before");
+  }
+}
+
+namespace {
+
+// Each parameter once, however many names it has.
+NamedTensors distinct_parameters(const torch::nn::Module& module) {
+  NamedTensors parameters;
+  for (const auto& item : module.named_parameters()) {
+    const auto known = [&](const auto& other) {
+      return other.second.is_same(item.value());
+    };
+    if (std::none_of(parameters.begin(), parameters.end(), known)) {
+      parameters.emplace_back(item.key(), item.value());
+    }
+  }
+  return parameters;
+}
+
+} // namespace
 
 FlatParameters::FlatParameters(
     torch::nn::Module& module,
     at::ScalarType compute_dtype) {
   int64_t numel = 0;
-  for (const auto& item : module.named_parameters()) {
+  const NamedTensors parameters = distinct_parameters(module);
+  refuse_shared_elements(parameters, {});
+  for (const auto& [name, parameter] : parameters) {
     TORCH_CHECK_VALUE(
-        item.value().scalar_type() == at::kFloat,
+        parameter.scalar_type() == at::kFloat,
         "parameter ",
-        item.key(),
+        name,
         " must be fp32 before it is flattened, but is ",
-        item.value().scalar_type());
+        parameter.scalar_type());
     FlatEntry entry;
-    entry.name = item.key();
-    entry.parameter = item.value();
+    entry.name = name;
+    entry.parameter = parameter;
     entry.offset = numel;
     entry.numel = entry.parameter.numel();
     numel += entry.numel;
@@ -48,7 +87,7 @@ FlatParameters::FlatParameters(
     entry.master.copy_(entry.parameter);
     const at::Tensor place = view(compute_);
     place.copy_(entry.master);
-    entry.parameter.set_data(place);
+    put(entry, place);
     entry.slot.grad = view(gradients_);
   }
   if (auto* direct = dynamic_cast<DirectGradients*>(&module)) {
@@ -65,6 +104,7 @@ FlatParameters::FlatParameters(
 
 void FlatParameters::begin_step() {
   for (FlatEntry& entry : entries_) {
+    check_place(entry);
     entry.slot.fresh = true;
     entry.parameter.mutable_grad().reset();
   }

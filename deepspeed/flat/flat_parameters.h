@@ -17,7 +17,15 @@ struct FlatEntry {
   GradientSlot slot;
   int64_t offset = 0; // elements from the start of the flat buffers
   int64_t numel = 0;
+  const void* place = nullptr; // where `parameter` has been put
+  int64_t version = 0; // of `parameter`, when its values were last ours
 };
+
+// The parameter moves to `place`, a view of a flat buffer.
+void put(FlatEntry& entry, const at::Tensor& place);
+// std::logic_error when it is not there any more: the module was moved, cast or
+// loaded by somebody, and what is trained is not what it computes with.
+void check_place(const FlatEntry& entry);
 
 // A range of the flat buffers, in elements.
 struct FlatRange {
@@ -26,7 +34,10 @@ struct FlatRange {
 };
 
 // Moves the parameters of `module` (fp32 when it comes) into flat buffers, in
-// the order of module.parameters(), the order that DeepSpeed's files have.
+// the order of module.parameters(), the order that DeepSpeed's files have. One
+// that is registered under several names counts once. Error(config) when two
+// tensors share memory. With bf16 or fp16 compute, weights are changed in the
+// master buffer, followed by refresh_compute().
 //
 // The compute buffer holds what forward and backward use; the master buffer
 // holds fp32 weights, which keep the fp32 initialisation exactly. With fp32
@@ -63,7 +74,7 @@ class FlatParameters {
     return compute_.scalar_type() != at::kFloat;
   }
 
-  // Forgets all gradients. Costs nothing: no memory is touched.
+  // Forgets all gradients. Costs nothing: no memory is touched. Checks places.
   void begin_step();
   // Moves gradients that autograd left in parameter.grad() into the slots. To
   // be called after each backward.

@@ -7,10 +7,8 @@
 namespace deepspeed::flat {
 
 GradientSlot::Target GradientSlot::take() {
-  if (late) {
-    throw std::logic_error(
-        "a dense gradient came after dense_is_complete(): the module has run "
-        "twice before one backward pass");
+  if (is_handed_over) {
+    return take_again();
   }
   if (fresh && make_room) {
     make_room();
@@ -39,10 +37,13 @@ void GradientSlot::collect(const at::Tensor& parameter) {
     return;
   }
   const Target target = take();
+  // Embedding with `sparse` leaves a sparse one.
+  const at::Tensor dense =
+      left.layout() == at::kStrided ? left : left.to_dense();
   if (target.add) {
-    target.grad.add_(left);
+    target.grad.add_(dense);
   } else {
-    target.grad.copy_(left);
+    target.grad.copy_(dense);
   }
   left.reset();
 }

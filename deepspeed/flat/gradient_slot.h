@@ -22,6 +22,11 @@ struct RowGradients {
 // later one adds. A slot that is still fresh after backward belongs to a
 // parameter that got no gradient (torch's grad == None).
 struct GradientSlot {
+  struct Target {
+    at::Tensor grad;
+    bool add = false; // false: overwrite
+  };
+
   at::Tensor grad; // fp32, the parameter's shape, a view of the flat buffer
   bool fresh = true;
   // Called before the first write of a step, to make room: sets `grad`. Empty
@@ -40,13 +45,14 @@ struct GradientSlot {
   std::function<void()> on_dense;
   // Set by on_dense: the dense gradient is on its way, rows go here.
   std::optional<RowGradients> late;
+  // `grad` is on its way to the other ranks: the target of what still comes in
+  // this backward pass, as autograd may come to a parameter more than once.
+  // Set together with `late`, too.
+  bool is_handed_over = false;
+  std::function<Target()> take_again;
   // Takes the dense gradient of the step, instead of `grad`; or null.
   RowConsumer* consumer = nullptr;
 
-  struct Target {
-    at::Tensor grad;
-    bool add = false; // false: overwrite
-  };
   // To be called by each writer, once for each backward pass.
   Target take();
   // By the writer after which only rows come in this backward pass.
@@ -54,11 +60,12 @@ struct GradientSlot {
   // Before take(), by the writer of a dense gradient: who gets its rows; null:
   // take()'s target does.
   RowConsumer* row_consumer() const;
-  // Where rows go; null: they are added to take(), as all gradients.
+  // Where rows go, once; null: they are added to take(), as all gradients.
   RowGradients* late_rows() {
-    return late ? &*late : nullptr;
+    return late && !late->values.defined() ? &*late : nullptr;
   }
-  // Moves a gradient that autograd left in parameter.grad() here.
+  // Moves a gradient that autograd left in parameter.grad() here. One that is
+  // not dense is made so.
   void collect(const at::Tensor& parameter);
 };
 

@@ -124,6 +124,17 @@ void reduce_sum(
   });
 }
 
+template <>
+void reduce_sum(
+    std::span<const int32_t* const> inputs,
+    int64_t n,
+    int32_t* out) {
+  reduce_plainly(inputs, n, out, [](int32_t a, int32_t b) {
+    return static_cast<int32_t>(
+        static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+  });
+}
+
 template <typename T>
 void reduce_max(std::span<const T* const> inputs, int64_t n, T* out) {
   reduce_plainly(
@@ -132,6 +143,7 @@ void reduce_max(std::span<const T* const> inputs, int64_t n, T* out) {
 template void reduce_max(std::span<const float* const>, int64_t, float*);
 template void reduce_max(std::span<const double* const>, int64_t, double*);
 template void reduce_max(std::span<const int64_t* const>, int64_t, int64_t*);
+template void reduce_max(std::span<const int32_t* const>, int64_t, int32_t*);
 template void reduce_max(
     std::span<const base::BFloat16* const>,
     int64_t,

@@ -9,8 +9,8 @@ namespace deepspeed::kernels {
 // out[i] = ((inputs[0][i] + inputs[1][i]) + inputs[2][i]) + ..., for i < n: in
 // the order of the arrays, whatever the instruction set. 16-bit floats are
 // summed in float and rounded once, to nearest even. T: float, double, int64_t
-// (wraps), base::BFloat16, base::Float16. At least one array; `out` may be one
-// of them.
+// and int32_t (they wrap), base::BFloat16, base::Float16. At least one array;
+// `out` may be one of them.
 template <typename T>
 void reduce_sum(std::span<const T* const> inputs, int64_t n, T* out);
 

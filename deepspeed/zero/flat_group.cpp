@@ -1,6 +1,8 @@
 // One param group on flat buffers, and the shard of it that this rank owns.
 #include "deepspeed/zero/flat_group.h"
 
+#include <utility>
+
 #include "deepspeed/flat/large_tensor.h"
 
 namespace deepspeed::zero {
@@ -98,7 +100,7 @@ void FlatGroup::adopt(const Layout& layout) {
       entry.slot.grad = view(module_gradients_);
     }
     entry.parameter.mutable_grad().reset();
-    entry.parameter.set_data(place);
+    put(entry, place);
   }
   if (layout.exchange_on_device) {
     host_shard_.copy_(compute_.narrow(0, shard_.offset, shard_.size));
@@ -107,6 +109,40 @@ void FlatGroup::adopt(const Layout& layout) {
 
 at::Tensor FlatGroup::shard_compute() const {
   return compute_.scalar_type() == at::kFloat ? at::Tensor() : host_shard_;
+}
+
+std::vector<std::string> FlatGroup::take_changes() {
+  std::vector<std::string> names;
+  for (flat::FlatEntry& entry : entries_) {
+    check_place(entry);
+    const int64_t version = entry.parameter._version();
+    if (version != std::exchange(entry.version, version)) {
+      take_values(entry);
+      names.push_back(entry.name);
+    }
+  }
+  return names;
+}
+
+void FlatGroup::take_values(const flat::FlatEntry& entry) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor values = entry.parameter.detach().reshape({-1});
+  if (!module_compute_.is_same(compute_)) {
+    compute_.narrow(0, entry.offset, entry.numel).copy_(values);
+  }
+  const Overlap own = overlap_of(shard_, entry.offset, entry.numel);
+  if (own.numel == 0) {
+    return;
+  }
+  const at::Tensor shard = values.narrow(0, own.in_parameter, own.numel).cpu();
+  if (!host_shard_.is_alias_of(compute_)) {
+    host_shard_.narrow(0, own.in_shard, own.numel).copy_(shard);
+  }
+  if (!master_.is_same(host_shard_)) {
+    const at::Tensor master = master_.narrow(0, own.in_shard, own.numel);
+    master.copy_(at::where(
+        master.to(shard.scalar_type()) == shard, master, shard.to(at::kFloat)));
+  }
 }
 
 void FlatGroup::refresh_compute() {

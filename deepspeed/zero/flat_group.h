@@ -91,6 +91,11 @@ class FlatGroup {
   // where it is master().
   at::Tensor shard_compute() const;
 
+  // What was changed in place since the last call, in the module's weights (by
+  // clamp_(), or a copy of other weights), goes on to master(), which else
+  // would undo it. Values that are the same in the compute dtype keep their
+  // master. Returns the names; std::logic_error as check_place() has it.
+  std::vector<std::string> take_changes();
   // After master() was loaded.
   void refresh_compute();
   // Before compute() is gathered: the own shard goes there.
@@ -102,6 +107,7 @@ class FlatGroup {
   void allocate(const Layout& layout, int64_t padded);
   void allocate_on_device(const Layout& layout, int64_t padded);
   void adopt(const Layout& layout);
+  void take_values(const flat::FlatEntry& entry);
 
   int64_t numel_ = 0;
   std::vector<flat::FlatEntry> entries_;

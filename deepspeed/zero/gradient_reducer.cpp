@@ -86,6 +86,8 @@ GradientReducer::~GradientReducer() {
       entry.slot.make_room = nullptr;
       entry.slot.on_dense = nullptr;
       entry.slot.is_awaited = false;
+      entry.slot.is_handed_over = false;
+      entry.slot.take_again = nullptr;
     }
     try {
       if (state->work) {
@@ -105,10 +107,11 @@ void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
     entry.slot.on_dense = [this, bucket, &entry] { on_dense(bucket, entry); };
     rows_.push_back({buckets_[bucket]->group, &entry});
   }
-  // A node that runs once in a backward pass, when every use of the parameter
-  // has contributed: to parameter.grad(), or straight to the slot.
+  // A node that runs once in a graph, when every use of the parameter there has
+  // contributed: to parameter.grad(), or straight to the slot.
   Hook hook;
   entry.slot.is_awaited = true;
+  entry.slot.take_again = [this, &entry] { return take_again(entry); };
   hook.accumulator = torch::autograd::impl::grad_accumulator(entry.parameter);
   using torch::autograd::variable_list;
   hook.key = hook.accumulator->add_post_hook(
@@ -146,9 +149,12 @@ void GradientReducer::begin_step() {
     for (flat::FlatEntry& entry : group->entries()) {
       entry.slot.fresh = true;
       entry.slot.late.reset();
+      entry.slot.is_handed_over = false;
       entry.parameter.mutable_grad().reset();
     }
   }
+  again_.clear();
+  written_outside_.clear();
   unused_.clear();
   reduce_seconds_ = 0;
   exposed_seconds_ = 0;
@@ -170,26 +176,43 @@ void GradientReducer::begin_backward(bool last) {
 
 void GradientReducer::on_gradient(size_t bucket, flat::FlatEntry& entry) {
   if (!in_backward_) {
-    return; // somebody else's backward pass: leave parameter.grad() to him
+    // Somebody else's backward pass: parameter.grad() is his. A block that
+    // writes straight to its slot has written there, though.
+    if (!entry.parameter.grad().defined()) {
+      written_outside_ = entry.name;
+    }
+    return;
   }
   const at::NoGradGuard no_grad;
-  if (entry.slot.late || entry.slot.is_unused) {
-    return; // launched by on_dense(), or not waited for
-  }
   entry.slot.collect(entry.parameter);
+  if (!last_ || entry.slot.is_handed_over || entry.slot.is_unused) {
+    return; // of those nobody waits for the last
+  }
+  entry.slot.is_handed_over = true;
   --buckets_[bucket]->waiting_for;
-  if (last_ && options_.overlap) {
+  if (options_.overlap) {
     launch_ready();
   }
 }
 
+flat::GradientSlot::Target GradientReducer::take_again(flat::FlatEntry& entry) {
+  const auto [place, fresh] = again_.try_emplace(&entry);
+  if (fresh) {
+    place->second = at::empty(
+        entry.parameter.sizes(), entry.parameter.options().dtype(at::kFloat));
+    std::erase(unused_, entry.name);
+  }
+  return {place->second, !fresh};
+}
+
 // The dense gradient goes ahead; rows that follow are summed in wait().
 void GradientReducer::on_dense(size_t bucket, flat::FlatEntry& entry) {
-  if (!in_backward_ || !last_) {
+  if (!in_backward_ || !last_ || entry.slot.is_handed_over) {
     return;
   }
   const at::NoGradGuard no_grad;
   entry.slot.late.emplace();
+  entry.slot.is_handed_over = true;
   --buckets_[bucket]->waiting_for;
   launch_ready();
 }
@@ -208,9 +231,13 @@ void GradientReducer::launch(State& state) {
   for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
     flat::FlatEntry& entry = state.group->entries()[i];
     if (entry.slot.fresh) {
-      unused_.push_back(entry.name);
+      if (!again_.contains(&entry)) {
+        unused_.push_back(entry.name);
+      }
+      entry.slot.is_handed_over = false; // nothing came
       entry.slot.take().grad.zero_();
     }
+    entry.slot.is_handed_over = true;
   }
   const bool in_host_memory = !layout_.exchange_on_device;
   if (!layout_.whole_gradients) { // .cpu(): itself, if it is there already
@@ -255,6 +282,8 @@ void GradientReducer::abandon_step() noexcept {
   } catch (const std::exception&) {
     // The next collective throws it again.
   }
+  again_.clear();
+  written_outside_.clear();
   for (const auto& state : buckets_) {
     state->work.reset();
     if (!layout_.whole_gradients) {
@@ -348,6 +377,44 @@ void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
       sums[part.in_shard + j] += value[j];
     }
   }
+}
+
+void GradientReducer::add_again() {
+  const at::NoGradGuard no_grad;
+  const base::Span span({"sum gradients that came again"});
+  std::vector<std::pair<FlatGroup*, flat::FlatEntry*>> entries;
+  for (const auto& group : groups_) {
+    for (flat::FlatEntry& entry : group->entries()) {
+      entries.push_back({group.get(), &entry});
+    }
+  }
+  at::Tensor any = at::zeros({static_cast<int64_t>(entries.size())}, at::kLong);
+  int64_t* const flags = any.data_ptr<int64_t>();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    flags[i] = again_.contains(entries[i].second) ? 1 : 0;
+  }
+  ranks_.all_reduce(any, comm::ReduceOp::max)->wait();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (flags[i] == 0) {
+      continue;
+    }
+    const auto& [group, entry] = entries[i];
+    const auto own = again_.find(entry);
+    at::Tensor data = own == again_.end()
+        ? at::zeros({entry->numel}, at::kFloat)
+        : own->second.flatten().cpu();
+    if (options_.predivide != 1) {
+      data.mul_(static_cast<float>(1 / options_.predivide));
+    }
+    data = data.to(options_.wire_dtype);
+    ranks_.all_reduce(data, comm::ReduceOp::sum)->wait();
+    const checkpoint::Overlap part =
+        checkpoint::overlap_of(group->shard(), entry->offset, entry->numel);
+    group->shard_gradient()
+        .narrow(0, part.in_shard, part.numel)
+        .add_(data.narrow(0, part.in_parameter, part.numel).to(at::kFloat));
+  }
+  again_.clear();
 }
 
 void GradientReducer::wait() {

@@ -1,6 +1,7 @@
 // Sums gradients over the ranks while backward still runs.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,13 +21,21 @@ struct ReducerOptions {
   double predivide = 1; // gradients are divided by this before the sum
 };
 
-// Watches the parameters of some groups. A parameter whose gradient is complete
+// Watches the parameters of some groups. A parameter that autograd has come to
 // counts for its bucket; a bucket that is complete is reduced, in the fixed
 // order of the buckets, so that all ranks reduce the same one at a time.
 //
+// Mostly autograd comes to a parameter once, after its last use. A backward
+// pass inside of the backward pass, as recomputation has it, comes to those
+// that it uses for itself, and nobody can know what follows. So what a
+// parameter gets after the first time in the last micro batch is kept aside,
+// and summed over the ranks by add_again(): in whatever stage, with whatever
+// buckets, the same two sums.
+//
 // For each step: begin_step(); for each micro batch begin_backward(), the
-// backward pass, end_backward(); at last wait(). Gradients of micro batches are
-// added up on each rank first and summed over the ranks once, in the last one.
+// backward pass, end_backward(); at last wait(), and add_again() if any rank
+// has_more(). Gradients of micro batches are added up on each rank first and
+// summed over the ranks once, in the last one.
 // Whatever the stage and the buckets, an element's sum is the same bits.
 // Hooks run on the thread of the backward pass. Not thread-safe.
 class GradientReducer {
@@ -52,9 +61,24 @@ class GradientReducer {
   // After a backward pass that threw, or in place of an update: waits for what
   // is under way. begin_step() comes next.
   void abandon_step() noexcept;
-  // Returns when shard_gradient() of every group holds the sum.
+  // Returns when shard_gradient() of every group holds the sum, but for what
+  // add_again() adds.
   void wait();
+  // Whether this rank has gradients that came after those that wait() sums.
+  bool has_more() const {
+    return !again_.empty();
+  }
+  // Sums them. By all ranks, when one has_more().
+  void add_again();
 
+  // Whether a backward pass is under way.
+  bool in_backward() const {
+    return in_backward_;
+  }
+  // A parameter whose slot was written while none was; or "".
+  const std::string& written_outside() const {
+    return written_outside_;
+  }
   // Names of the parameters that had no gradient in this step on this rank.
   const std::vector<std::string>& unused() const {
     return unused_;
@@ -84,6 +108,7 @@ class GradientReducer {
   void take_finished(bool all);
   void finish(State& state);
   void add_rows(FlatGroup& group, flat::FlatEntry& entry);
+  flat::GradientSlot::Target take_again(flat::FlatEntry& entry);
 
   std::vector<std::unique_ptr<FlatGroup>>& groups_;
   comm::ProcessGroup& ranks_;
@@ -93,7 +118,11 @@ class GradientReducer {
   std::vector<Hook> hooks_;
   // Whose rows come after the dense gradient.
   std::vector<std::pair<FlatGroup*, flat::FlatEntry*>> rows_;
+  // What came when the gradient had been handed over: fp32, the parameter's
+  // shape, where the module computes.
+  std::map<const flat::FlatEntry*, at::Tensor> again_;
   std::vector<std::string> unused_;
+  std::string written_outside_;
   size_t next_ = 0; // bucket to launch
   size_t finished_ = 0; // buckets before this one are done
   bool in_backward_ = false;

@@ -52,7 +52,7 @@ ShardedOptimizer::ShardedOptimizer(
       stage_(stage),
       gather_size_(gather_size) {}
 
-double ShardedOptimizer::gradient_norm() {
+ShardedOptimizer::Norm ShardedOptimizer::gradient_norm(int64_t note) {
   const base::Span span({"gradient norm"});
   double own = 0;
   for (const auto& group : groups_) {
@@ -60,18 +60,23 @@ double ShardedOptimizer::gradient_norm() {
     own += optim::sum_of_squares(
         gradient.const_data_ptr<float>(), gradient.numel());
   }
-  at::Tensor sums = at::zeros({ranks_.size()}, at::kDouble);
-  sums.data_ptr<double>()[ranks_.rank()] = own;
+  at::Tensor pairs = at::zeros({2 * ranks_.size()}, at::kDouble);
+  double* const values = pairs.data_ptr<double>();
+  values[2 * ranks_.rank()] = own;
+  values[2 * ranks_.rank() + 1] = static_cast<double>(note);
   std::vector<int64_t> bounds;
   for (int64_t rank = 0; rank <= ranks_.size(); ++rank) {
-    bounds.push_back(rank);
+    bounds.push_back(2 * rank);
   }
-  ranks_.all_gather(sums, bounds)->wait();
+  ranks_.all_gather(pairs, bounds)->wait();
+  Norm norm;
   double total = 0;
   for (int64_t rank = 0; rank < ranks_.size(); ++rank) {
-    total += sums.const_data_ptr<double>()[rank];
+    total += values[2 * rank];
+    norm.notes.push_back(static_cast<int64_t>(values[2 * rank + 1]));
   }
-  return std::sqrt(total);
+  norm.value = std::sqrt(total);
+  return norm;
 }
 
 std::optional<std::string> ShardedOptimizer::first_not_finite() {

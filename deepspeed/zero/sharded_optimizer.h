@@ -30,9 +30,14 @@ class ShardedOptimizer {
       int stage,
       int64_t gather_size);
 
+  struct Norm {
+    double value = 0;
+    std::vector<int64_t> notes; // of the ranks
+  };
   // The L2 norm of all reduced gradients, over all ranks and groups. Not finite
-  // if one gradient is not. The same bits in every stage.
-  double gradient_norm();
+  // if one gradient is not. The same bits in every stage. `note`, less than
+  // 2^53, travels with it.
+  Norm gradient_norm(int64_t note = 0);
 
   // The first parameter, in flat order, whose gradient is not finite; nothing
   // if all are.

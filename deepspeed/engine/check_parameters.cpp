@@ -1,0 +1,104 @@
+// What a program may have done to the parameters behind the engine's back.
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "deepspeed/base/log.h"
+#include "deepspeed/engine/state.h"
+#include "deepspeed/flat/aliases.h"
+
+namespace deepspeed {
+namespace {
+
+[[noreturn]] void refuse_gradient(const std::string& name) {
+  throw std::logic_error(
+      "parameter " + name +
+      " has a gradient of a backward pass that is not the engine's, which "
+      "would be lost or mixed into a step: use engine.backward(loss + other), "
+      "or take it and call module.zero_grad() before the engine's next call");
+}
+
+// What every rank tells the others of a step.
+constexpr int64_t kHasMore = 1; // gradients that came again
+constexpr int64_t kNoGradient = 2;
+constexpr int64_t kChanged = 4; // times the weights that were changed
+
+void check_notes(const std::vector<int64_t>& notes, size_t parameters) {
+  const auto all_without = [](int64_t note) {
+    return (note & kNoGradient) != 0;
+  };
+  if (std::all_of(notes.begin(), notes.end(), all_without)) {
+    throw std::logic_error(
+        "none of the " + std::to_string(parameters) +
+        " parameters got a gradient: the loss does not depend on them");
+  }
+  for (size_t rank = 1; rank < notes.size(); ++rank) {
+    if (notes[rank] / kChanged != notes[0] / kChanged) {
+      throw std::logic_error(
+          "weights were changed in place, but not by all ranks: rank 0 has "
+          "changed " +
+          std::to_string(notes[0] / kChanged) + ", rank " +
+          std::to_string(rank) + " " + std::to_string(notes[rank] / kChanged));
+    }
+  }
+}
+
+} // namespace
+
+void check_parameters(EngineState& state) {
+  std::vector<std::string> changed;
+  for (const auto& group : state.groups) {
+    for (std::string& name : group->take_changes()) {
+      changed.push_back(std::move(name));
+    }
+    for (const flat::FlatEntry& entry : group->entries()) {
+      if (entry.parameter.grad().defined()) {
+        refuse_gradient(entry.name);
+      }
+    }
+  }
+  const std::string written = state.reducer->written_outside();
+  if (!written.empty()) {
+    state.forget_gradients();
+    throw std::logic_error(
+        "parameter " + written +
+        " got a gradient by a backward pass that is not the engine's: the "
+        "step begins anew");
+  }
+  state.changed_in_place += static_cast<int64_t>(changed.size());
+  if (!changed.empty() && !std::exchange(state.changes_named, true) &&
+      state.ranks->rank() == 0) {
+    base::log_info(
+        "weights were changed in place, training goes on from the new ones: " +
+        flat::shortened(changed));
+  }
+}
+
+double gradient_norm(EngineState& state) {
+  size_t parameters = 0;
+  for (const auto& group : state.groups) {
+    parameters += group->entries().size();
+  }
+  int64_t note = kChanged * std::exchange(state.changed_in_place, 0);
+  if (state.reducer->unused().size() == parameters) {
+    note |= kNoGradient;
+  }
+  if (state.reducer->has_more()) {
+    note |= kHasMore;
+  }
+  zero::ShardedOptimizer::Norm norm = state.optimizer->gradient_norm(note);
+  try {
+    check_notes(norm.notes, parameters);
+  } catch (...) {
+    state.forget_gradients(); // on all ranks: the step begins anew
+    throw;
+  }
+  const auto has_more = [](int64_t other) { return (other & kHasMore) != 0; };
+  if (std::any_of(norm.notes.begin(), norm.notes.end(), has_more)) {
+    state.reducer->add_again();
+    norm = state.optimizer->gradient_norm();
+  }
+  return norm.value;
+}
+
+} // namespace deepspeed
