@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -39,7 +40,13 @@ int run_with_arguments(CLI::App& app, int argc, char** argv, Program program) {
         "",
         nearest.empty() ? "see --help" : "did you mean " + nearest + "?");
   }
-  return program();
+  const int code = program();
+  // A reader that has seen enough is no error; a full disk is.
+  if (std::fflush(stdout) != 0 && errno != EPIPE) {
+    throw base::system_error(
+        base::ExitCode::io, "cannot write", "standard output", errno);
+  }
+  return code;
 }
 
 } // namespace deepspeed

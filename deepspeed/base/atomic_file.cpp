@@ -3,22 +3,45 @@
 #include "deepspeed/base/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <sys/random.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <filesystem>
 #include <utility>
 
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/open_file.h"
 
 namespace deepspeed::base {
 namespace {
 
 constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr size_t kTemporaryDigits = 16;
 constexpr size_t kBufferBytes = size_t{1} << 20;
+
+// Random: processes of two containers have the same id, again and again.
+std::string temporary_suffix() {
+  uint64_t value = 0;
+  while (::getrandom(&value, sizeof value, 0) !=
+         static_cast<ssize_t>(sizeof value)) {
+    if (errno != EINTR) {
+      throw system_error(
+          ExitCode::internal, "no randomness", "getrandom", errno);
+    }
+  }
+  char digits[kTemporaryDigits + 1];
+  std::snprintf(
+      digits, sizeof digits, "%016llx", static_cast<unsigned long long>(value));
+  return std::string(kTemporaryMark) + digits;
+}
+
+bool all_of(std::string_view text, std::string_view alphabet) {
+  return !text.empty() &&
+      text.find_first_not_of(alphabet) == std::string_view::npos;
+}
 
 // A failed write names the file and, for a full disk, how far it came.
 Error write_error(const std::string& path, uint64_t size, int saved_errno) {
@@ -44,15 +67,15 @@ bool is_temporary_name(std::string_view name) {
   if (mark == std::string_view::npos || mark == 0) {
     return false;
   }
-  // PID-NUMBER
-  const std::string_view rest = name.substr(mark + kTemporaryMark.size());
-  const size_t dash = rest.find('-');
-  const auto is_number = [](std::string_view text) {
-    return !text.empty() &&
-        text.find_first_not_of("0123456789") == std::string_view::npos;
-  };
-  return dash != std::string_view::npos && is_number(rest.substr(0, dash)) &&
-      is_number(rest.substr(dash + 1));
+  const std::string_view suffix = name.substr(mark + kTemporaryMark.size());
+  if (suffix.size() == kTemporaryDigits && all_of(suffix, "0123456789abcdef")) {
+    return true;
+  }
+  // PID-COUNT, as older versions wrote.
+  const size_t dash = suffix.find('-');
+  return dash != std::string_view::npos &&
+      all_of(suffix.substr(0, dash), "0123456789") &&
+      all_of(suffix.substr(dash + 1), "0123456789");
 }
 
 void remove_temporary_files(const std::string& folder) {
@@ -74,19 +97,20 @@ void sync_folder(const std::string& path) {
   const int result = ::fsync(fd);
   const int saved_errno = errno;
   ::close(fd);
-  // Some file systems do not sync folders; they say EINVAL.
-  if (result != 0 && saved_errno != EINVAL) {
+  // Some file systems do not sync folders, and say so in several ways.
+  if (result != 0 && saved_errno != EINVAL && saved_errno != ENOTSUP &&
+      saved_errno != ENOSYS) {
     throw system_error(ExitCode::io, "cannot sync folder", path, saved_errno);
   }
 }
 
-AtomicFile::AtomicFile(std::string path, ContentHash* hash)
+AtomicFile::AtomicFile(std::string path, ContentHash* hash, mode_t mode)
     : path_(std::move(path)), hash_(hash) {
-  static std::atomic<uint64_t> counter{0};
-  temporary_ = path_ + std::string(kTemporaryMark) +
-      std::to_string(::getpid()) + "-" + std::to_string(counter++);
-  fd_ =
-      ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  do {
+    temporary_ = path_ + temporary_suffix();
+    fd_ = ::open(
+        temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) {
     throw system_error(ExitCode::cannot_create, "cannot create", path_, errno);
   }
@@ -152,17 +176,17 @@ void AtomicFile::commit() {
   sync_folder(parent_folder(path_));
 }
 
-void write_file_atomically(const std::string& path, std::string_view text) {
-  AtomicFile file(path);
+void write_file_atomically(
+    const std::string& path,
+    std::string_view text,
+    mode_t mode) {
+  AtomicFile file(path, nullptr, mode);
   file.write(text);
   file.commit();
 }
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    throw system_error(ExitCode::no_input, "cannot read", path, errno);
-  }
+  const int fd = open_to_read(path);
   std::string text;
   char block[65536];
   while (true) {

@@ -2,6 +2,8 @@
 // part.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -20,8 +22,12 @@ class ContentHash;
 // Not thread-safe.
 class AtomicFile {
  public:
-  // `hash` takes in every byte as it is written; it may be null.
-  explicit AtomicFile(std::string path, ContentHash* hash = nullptr);
+  // `hash` takes in every byte as it is written; it may be null. `mode` is
+  // that of the file, less the umask.
+  explicit AtomicFile(
+      std::string path,
+      ContentHash* hash = nullptr,
+      mode_t mode = 0666);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -48,10 +54,13 @@ class AtomicFile {
 };
 
 // The whole of a small text file, at once.
-void write_file_atomically(const std::string& path, std::string_view text);
+void write_file_atomically(
+    const std::string& path,
+    std::string_view text,
+    mode_t mode = 0666);
 
-// Reads a file of at most `max_bytes`. Error(no_input) if it cannot be read,
-// Error(data) if it is larger.
+// Reads a file of at most `max_bytes`. Error(no_input) if it cannot be read or
+// is a pipe or a device (open_file.h), Error(data) if it is larger.
 std::string read_file(const std::string& path, uint64_t max_bytes);
 
 // Makes the entries of a folder durable. Error(io).
@@ -60,7 +69,8 @@ void sync_folder(const std::string& path);
 // The folder part of a path: "." for a bare name.
 std::string parent_folder(const std::string& path);
 
-// True for names that AtomicFile uses while writing.
+// True for names that AtomicFile uses while writing, and for no others: a
+// user's own "notes.tmp-old" is not one.
 bool is_temporary_name(std::string_view name);
 
 // Removes what a killed process left half written in a folder, as far as it

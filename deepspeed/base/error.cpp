@@ -5,9 +5,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <numeric>
+#include <system_error>
 
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/process.h"
 
 namespace deepspeed::base {
 
@@ -42,6 +45,8 @@ Error system_error(
     hint = "free some space there, or choose another folder";
   } else if (saved_errno == EACCES || saved_errno == EROFS) {
     hint = "check the permissions of the folder, or choose another one";
+  } else if (saved_errno == ENOMEM) {
+    hint = "lift the limit on memory (ulimit -v), or end other programs";
   }
   return Error(
       code,
@@ -52,7 +57,24 @@ Error system_error(
 
 namespace {
 
+int report_no_memory() {
+  write_line(
+      "error: out of memory\n  hint: use a smaller --batch_size, "
+      "--max_seq_length or model, or lift the limit (ulimit -v)\n");
+  return static_cast<int>(ExitCode::internal);
+}
+
+// libtorch throws its own exceptions; their texts tell.
+bool is_no_memory(std::string_view what) {
+  return what.find("can't allocate memory") != std::string_view::npos ||
+      what.find("not enough memory") != std::string_view::npos ||
+      what.find("std::bad_alloc") != std::string_view::npos;
+}
+
 int report_internal(const std::string& what) {
+  if (is_no_memory(what)) {
+    return report_no_memory();
+  }
   // libtorch appends its C++ trace to the message: the first line is enough.
   const std::string first_line = what.substr(0, what.find('\n'));
   write_line(
@@ -62,23 +84,39 @@ int report_internal(const std::string& what) {
   return static_cast<int>(ExitCode::internal);
 }
 
+// A thread that cannot be started, mostly.
+int report_system(const std::system_error& error) {
+  if (error.code() == std::errc::not_enough_memory) {
+    return report_no_memory();
+  }
+  if (error.code() != std::errc::resource_unavailable_try_again) {
+    return report_internal(error.what());
+  }
+  write_line(
+      std::string("error: no more threads can be started: ") + error.what() +
+      "\n  hint: lift the limits on processes and memory (ulimit -u, ulimit "
+      "-v, pids.max of a container), or use fewer --num_threads\n");
+  return static_cast<int>(ExitCode::internal);
+}
+
 } // namespace
 
 int run_program(const std::function<int()>& program) {
   const char* debug = std::getenv("DS_DEBUG");
   if (debug != nullptr && std::string_view(debug) == "1") {
+    prepare_process();
     return program();
   }
   try {
+    prepare_process();
     return program();
   } catch (const Error& error) {
     write_line(error.report());
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
-    write_line(
-        "error: out of memory\n  hint: use a smaller --batch_size, "
-        "--max_seq_length or model\n");
-    return static_cast<int>(ExitCode::internal);
+    return report_no_memory();
+  } catch (const std::system_error& error) {
+    return report_system(error);
   } catch (const std::exception& error) {
     return report_internal(error.what());
   }

@@ -163,7 +163,8 @@ Safetensors parse_safetensors(
 
 Safetensors load_safetensors(const std::string& path) {
   const auto file = std::make_shared<const base::MappedFile>(path);
-  return parse_safetensors(file->bytes(), file, path);
+  return file->checked(
+      [&] { return parse_safetensors(file->bytes(), file, path); });
 }
 
 void save_safetensors(

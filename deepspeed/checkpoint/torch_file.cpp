@@ -139,7 +139,8 @@ Value load_torch_file(
     const std::string& path,
     const TorchFileOptions& options) {
   const auto file = std::make_shared<const base::MappedFile>(path);
-  return parse_torch_file(file->bytes(), file, path, options);
+  return file->checked(
+      [&] { return parse_torch_file(file->bytes(), file, path, options); });
 }
 
 WrittenFile save_torch_file(const std::string& path, const Value& value) {

@@ -184,7 +184,7 @@ void check_names(
 void check_hashes(const Manifest& manifest, const std::string& path) {
   for (const FileRecord& record : manifest.files) {
     const base::MappedFile file(join(path, record.name));
-    if (hash_of(file) != record.hash) {
+    if (file.checked([&] { return hash_of(file); }) != record.hash) {
       throw Error(
           ExitCode::data,
           "the bytes do not match the hash in the manifest",
@@ -243,8 +243,10 @@ ZeroTagFile open_file(
   TorchFileOptions options;
   options.verify_checksums = verify_checksums;
   options.after_block = [&] { file.mapping->release_pages(); };
-  file.value =
-      parse_torch_file(file.mapping->bytes(), file.mapping, file.path, options);
+  file.value = file.mapping->checked([&] {
+    return parse_torch_file(
+        file.mapping->bytes(), file.mapping, file.path, options);
+  });
   file.mapping->release_pages();
   return file;
 }

@@ -1,17 +1,16 @@
 // Curves of a training run: the blocks "tensorboard" and "csv_monitor".
 #include "deepspeed/engine/monitor.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/open_file.h"
 #include "deepspeed/report/append_file.h"
 
 namespace deepspeed {
@@ -72,13 +71,14 @@ Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
   std::replace(file_name.begin(), file_name.end(), '/', '_');
   std::replace(file_name.begin(), file_name.end(), ' ', '_');
   CsvFile file{name, csv_folder_ + "/" + file_name + ".csv"};
-  file.fd = ::open(
-      file.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (file.fd < 0) {
+  try {
+    file.fd = base::open_to_append(file.path);
+  } catch (const base::Error& error) {
     base::log_warning(
-        "cannot open " + file.path + ": " + std::strerror(errno) +
+        std::string(error.what()) + ": " + file.path +
         "; training goes on without this file");
-  } else if (::lseek(file.fd, 0, SEEK_END) == 0) {
+  }
+  if (file.fd >= 0 && ::lseek(file.fd, 0, SEEK_END) == 0) {
     const std::string header = name.substr(name.find_last_of('/') + 1);
     report::append_or_close(file.fd, file.path, "step," + header + "\r\n");
   }

@@ -8,10 +8,11 @@ bert::Evaluation evaluate(
     const TextSource& source,
     int64_t batch_size,
     int64_t rank,
-    int64_t ranks) {
+    int64_t ranks,
+    const std::function<bool()>& stop) {
   bert::Evaluation total;
   const auto samples = static_cast<int64_t>(source.cache->size());
-  for (int64_t first = rank * batch_size; first < samples;
+  for (int64_t first = rank * batch_size; first < samples && !stop();
        first += ranks * batch_size) {
     const bert::Evaluation part =
         model->evaluate(std::make_shared<bert::Batch>(source.batches->make_eval(

@@ -57,6 +57,10 @@ class ModelFiles : public testing::Test {
     base::write_file_atomically(folder.path() + "/" + name, text);
   }
 
+  checkpoint::CheckpointPath here() const {
+    return checkpoint::find_checkpoint(folder_.path());
+  }
+
   std::set<std::string> files() const {
     std::set<std::string> names;
     for (const auto& entry :
@@ -318,7 +322,7 @@ TEST_F(ModelFiles, CheckpointsWithPositionIdsLoad) {
     checkpoint::save_torch_file(folder_.path() + "/checkpoint.iter_1.pt", file);
     bert::RobertaForMaskedLM other = small_model();
     try {
-      load_step_checkpoint_weights(folder_.path(), *other);
+      load_step_checkpoint_weights(here(), false, *other);
       return std::string();
     } catch (const base::Error& error) {
       return std::string(error.what());
@@ -362,13 +366,13 @@ TEST_F(ModelFiles, EngineCheckpointsWithPositionIdsLoadAndKeepClientState) {
     Engine engine = engine_of(other.ptr());
     EngineModel trained(other, engine, 0);
     if (first == 1) {
-      EXPECT_THROW(trained.load(folder_.path()), base::Error);
+      EXPECT_THROW(trained.load(here()), base::Error);
       EXPECT_THROW(
-          load_engine_checkpoint_weights(folder_.path(), *other), base::Error);
+          load_engine_checkpoint_weights(here(), false, *other), base::Error);
       continue;
     }
-    EXPECT_EQ(trained.load(folder_.path()).step, 0);
-    load_engine_checkpoint_weights(folder_.path(), *other);
+    EXPECT_EQ(trained.load(here()).loop.step, 0);
+    load_engine_checkpoint_weights(here(), false, *other);
     trained.save(folder_.path(), {});
     const checkpoint::Value state =
         engine.load_checkpoint(folder_.path()).client_state;

@@ -289,17 +289,23 @@ void Run::evaluate_now() {
       *validation,
       settings_.optimizer.batch_size,
       ranks_->rank(),
-      ranks_->size());
+      ranks_->size(),
+      [] { return report::stop_signal() != 0; });
   const std::vector<double> all = gather(
       *ranks_,
       {own.loss_sum,
        static_cast<double>(own.masked),
-       static_cast<double>(own.correct)});
+       static_cast<double>(own.correct),
+       static_cast<double>(report::stop_signal())});
   bert::Evaluation result;
-  for (size_t i = 0; i < all.size(); i += 3) {
+  for (size_t i = 0; i < all.size(); i += 4) {
     result.loss_sum += all[i];
     result.masked += static_cast<int64_t>(all[i + 1]);
     result.correct += static_cast<int64_t>(all[i + 2]);
+    stop_ = stop_ != 0 ? stop_ : static_cast<int>(all[i + 3]);
+  }
+  if (stop_ != 0) {
+    return; // a half evaluation is none
   }
   evaluated_step_ = step_;
   if (result.masked > 0) {
@@ -372,7 +378,11 @@ void Run::save() {
     trained_->save(folder_, state);
   } catch (const base::Error& error) {
     if (last_step() || ++failed_saves_ >= kFailedSaves) {
-      throw;
+      // That a file cannot be made is a failed save as any other.
+      throw error.code() == base::ExitCode::cannot_create
+          ? base::Error(
+                base::ExitCode::io, error.what(), error.where(), error.hint())
+          : error;
     }
     log_->message(
         "warning: no checkpoint of step " + std::to_string(step_) +
@@ -432,8 +442,24 @@ Speed Run::speed() {
   return speed;
 }
 
+void Run::export_now() {
+  if (settings_.run.export_dir.empty()) {
+    return;
+  }
+  clock_.enter("export");
+  const auto weights = trained_->weights();
+  agree(*ranks_, [&] {
+    if (is_root()) {
+      export_model(
+          settings_.run.export_dir,
+          trained_->model()->config(),
+          weights,
+          *data_->tokenizer());
+    }
+  });
+}
+
 int Run::finish() {
-  const int signal = stop_;
   if (settings_.machine.dry_run) {
     write_profile();
     log_->finish();
@@ -441,21 +467,12 @@ int Run::finish() {
     return 0;
   }
   save_last();
-  if (signal == 0) {
+  if (stop_ == 0) {
     evaluate_now();
-    if (!settings_.run.export_dir.empty()) {
-      clock_.enter("export");
-      const auto weights = trained_->weights();
-      agree(*ranks_, [&] {
-        if (is_root()) {
-          export_model(
-              settings_.run.export_dir,
-              trained_->model()->config(),
-              weights,
-              *data_->tokenizer());
-        }
-      });
-    }
+  }
+  const int signal = stop_; // the evaluation may have been stopped
+  if (signal == 0) {
+    export_now();
   }
   write_profile();
   clock_.stop();

@@ -121,6 +121,7 @@ class Run {
   void save_last();
   void save();
   void evaluate_now();
+  void export_now();
   void print_start_table();
   void tell_memory_plan() const;
   void write_profile();

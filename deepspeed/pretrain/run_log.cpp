@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/pretrain/evaluation.h"
 #include "deepspeed/report/system_info.h"
 
@@ -23,6 +25,18 @@ report::ProgressOptions progress_options(
   return options;
 }
 
+// A curve is not worth a run.
+template <typename Open>
+void open_or_warn(Open open) {
+  try {
+    open();
+  } catch (const base::Error& error) {
+    base::log_warning(
+        std::string(error.what()) + ": " + error.where() +
+        "; training goes on without this file");
+  }
+}
+
 } // namespace
 
 RunLog::RunLog(
@@ -35,8 +49,10 @@ RunLog::RunLog(
       loss_count_(start.loss_count),
       since_(std::chrono::steady_clock::now()) {
   if (experiment != nullptr) {
-    events_.emplace(experiment->events_path());
-    metrics_.emplace(experiment->metrics_path(), start.step);
+    open_or_warn(
+        [&] { events_.emplace(experiment->events_path(), start.step); });
+    open_or_warn(
+        [&] { metrics_.emplace(experiment->metrics_path(), start.step); });
   }
 }
 

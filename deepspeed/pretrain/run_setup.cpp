@@ -114,7 +114,9 @@ void Run::take_settings(const report::Options& options) {
   settings_ = now.settings;
   if (run_folder_.loads()) {
     const std::string& resume_from = run_folder_.path;
-    if (is_root()) {
+    if (now.settings.machine.dry_run) { // nothing is written
+      report::Experiment::check_folder(resume_from);
+    } else if (is_root()) {
       experiment_ = report::Experiment::open(resume_from);
     }
     stored_ =

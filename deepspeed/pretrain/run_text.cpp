@@ -139,6 +139,19 @@ std::string speed_text(const Speed& speed) {
       : text;
 }
 
+// None if the file is not there or cannot be read: it is not worth an end.
+std::vector<double> logged_losses(const std::string& path) {
+  std::vector<double> losses;
+  try {
+    for (const report::Point& point :
+         curve(report::read_metrics(path), "loss")) {
+      losses.push_back(point.y);
+    }
+  } catch (const base::Error&) {
+  }
+  return losses;
+}
+
 } // namespace
 
 report::Rows start_table(const RunStart& run) {
@@ -206,10 +219,7 @@ report::EndSummary end_summary(const RunResult& result) {
           report::format_duration(seconds);
   summary.loss = result.loss;
   summary.validation_loss = result.validation_loss;
-  for (const report::Point& point :
-       curve(report::read_metrics(result.experiment.metrics_path()), "loss")) {
-    summary.losses.push_back(point.y);
-  }
+  summary.losses = logged_losses(result.experiment.metrics_path());
   summary.phases = result.phases;
   if (result.speed.tokens > 0) {
     summary.rows.emplace_back("Speed", speed_text(result.speed));

@@ -2,6 +2,7 @@
 #include "deepspeed/report/event_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -54,6 +55,19 @@ std::string start_event() {
   return event;
 }
 
+// Tells readers to drop what older files of the folder hold of `step` and
+// later ones: Event.step, and Event.session_log with SessionLog.status START.
+std::string restart_event(int64_t step) {
+  std::string event = start_event();
+  put_varint(event, 2 << 3);
+  put_varint(event, static_cast<uint64_t>(step));
+  std::string session_log;
+  put_varint(session_log, 1 << 3);
+  put_varint(session_log, 1);
+  put_bytes(event, 7, session_log);
+  return event;
+}
+
 // u64 length, its masked checksum, the data, their masked checksum.
 void put_record(std::string& out, std::string_view data) {
   std::string length;
@@ -77,10 +91,22 @@ std::string event_name(int attempt) {
 
 } // namespace
 
-EventFile::EventFile(const std::string& folder) {
+EventFile::EventFile(const std::string& folder, int64_t start_step) {
+  struct stat info {};
+  if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST) {
+    throw base::system_error(
+        base::ExitCode::cannot_create, "cannot make the folder", folder, errno);
+  }
+  if (::lstat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    throw base::Error(
+        base::ExitCode::cannot_create,
+        "not a folder, or a symbolic link, which is not written through",
+        folder,
+        "move it away");
+  }
   for (int attempt = 0; fd_ < 0; ++attempt) {
     path_ = folder + "/" + event_name(attempt);
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ < 0 && errno != EEXIST) {
       throw base::system_error(
           base::ExitCode::cannot_create, "cannot make", path_, errno);
@@ -89,6 +115,9 @@ EventFile::EventFile(const std::string& folder) {
   std::string event = start_event();
   put_bytes(event, 3, "brain.Event:2"); // Event.file_version
   put_record(buffer_, event);
+  if (start_step > 0) {
+    put_record(buffer_, restart_event(start_step + 1));
+  }
   flush();
 }
 

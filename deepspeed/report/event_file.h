@@ -16,8 +16,11 @@ namespace deepspeed::report {
 // standard error, and later calls do nothing.
 class EventFile {
  public:
-  // Error(cannot_create) if the file cannot be made.
-  explicit EventFile(const std::string& folder);
+  // Makes the folder, if it is not there, for a run that has done `start_step`
+  // steps (0: a new run): of steps after it, TensorBoard shows only what this
+  // file holds. Error(cannot_create) if the file cannot be made, or the folder
+  // is a symbolic link.
+  explicit EventFile(const std::string& folder, int64_t start_step = 0);
   ~EventFile();
   EventFile(const EventFile&) = delete;
   EventFile& operator=(const EventFile&) = delete;

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <regex>
 
 #include "deepspeed/base/atomic_file.h"
@@ -93,6 +94,23 @@ TEST(EventFile, WritesScalars) {
       records[1].substr(9),
       std::string("\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0aTrain/loss\x15", 20) +
           std::string("\x00\x00\xd0\x40", 4));
+}
+
+TEST(EventFile, AResumeDropsLaterStepsOfOlderFiles) {
+  const base::TemporaryFolder folder;
+  const EventFile file(folder.path(), 30);
+  const auto records = records_of(file.path());
+  ASSERT_EQ(records.size(), 2u);
+  // step 31, session_log { status START }, as SummaryWriter's purge_step.
+  EXPECT_EQ(records[1].substr(9), std::string("\x10\x1f\x3a\x02\x08\x01"));
+}
+
+TEST(EventFile, MakesItsFolderButFollowsNoLink) {
+  const base::TemporaryFolder folder;
+  EXPECT_EQ(records_of(EventFile(folder.path() + "/tb_dir").path()).size(), 1u);
+  std::filesystem::create_directory_symlink(
+      folder.path(), folder.path() + "/link");
+  EXPECT_THROW(EventFile(folder.path() + "/link"), base::Error);
 }
 
 TEST(EventFile, TwoInOneSecondDoNotMeet) {

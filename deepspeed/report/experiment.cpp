@@ -44,13 +44,14 @@ bool is_early_name(const std::string& name) {
       base::is_temporary_name(name);
 }
 
-// A folder of its own: nobody's files are in it.
-void make_experiment_folder(const std::string& path) {
+// A folder of its own: nobody's files are in it. False: it was there, and empty
+// but for what a killed start had left.
+bool make_experiment_folder(const std::string& path) {
   const std::string parent = base::parent_folder(path);
   make_folders(parent);
   if (::mkdir(path.c_str(), 0777) == 0) {
     base::sync_folder(parent);
-    return;
+    return true;
   }
   if (errno != EEXIST) {
     throw base::system_error(
@@ -79,6 +80,21 @@ void make_experiment_folder(const std::string& path) {
         path,
         error.value());
   }
+  return false;
+}
+
+// After a start that failed: a folder without settings would be nobody's.
+void remove_made_folder(const std::string& path) {
+  std::error_code ignored;
+  for (const std::string_view name :
+       {std::string_view(".lock"),
+        checkpoint::kTensorBoardFolder,
+        checkpoint::kHparamsFile,
+        checkpoint::kGitHashFile,
+        checkpoint::kGitDiffFile}) {
+    std::filesystem::remove(join(path, name), ignored);
+  }
+  std::filesystem::remove(path, ignored);
 }
 
 void write_git_files(const std::string& folder) {
@@ -89,7 +105,9 @@ void write_git_files(const std::string& folder) {
     base::write_file_atomically(join(folder, checkpoint::kGitHashFile), *hash);
   }
   if (diff) {
-    base::write_file_atomically(join(folder, checkpoint::kGitDiffFile), *diff);
+    // Changes that were not committed: there may be secrets among them.
+    base::write_file_atomically(
+        join(folder, checkpoint::kGitDiffFile), *diff, 0600);
   }
   if (!hash || !diff) {
     const char* missing = hash ? "diff" : diff ? "hash" : "hash and diff";
@@ -146,15 +164,22 @@ Experiment::Experiment(std::string path)
 Experiment Experiment::create(
     const std::string& folder,
     const Settings& settings) {
-  make_experiment_folder(folder);
-  Experiment experiment(folder);
-  make_folders(experiment.events_path());
-  experiment.save_settings(settings);
-  write_git_files(experiment.path());
-  return experiment;
+  const bool made = make_experiment_folder(folder);
+  try {
+    Experiment experiment(folder);
+    make_folders(experiment.events_path());
+    experiment.save_settings(settings);
+    write_git_files(experiment.path());
+    return experiment;
+  } catch (...) {
+    if (made) {
+      remove_made_folder(folder);
+    }
+    throw;
+  }
 }
 
-Experiment Experiment::open(const std::string& folder) {
+std::string Experiment::check_folder(const std::string& folder) {
   std::string path = folder;
   while (path.size() > 1 && path.back() == '/') {
     path.pop_back();
@@ -174,13 +199,17 @@ Experiment Experiment::open(const std::string& folder) {
         path,
         "--load_checkpoint_dir takes a folder named bert_pretrain.*");
   }
+  return path;
+}
+
+Experiment Experiment::open(const std::string& folder) {
+  const std::string path = check_folder(folder);
   Experiment experiment(path);
   if (::access(path.c_str(), W_OK | X_OK) != 0) {
     throw base::system_error(
         ExitCode::cannot_create, "cannot write to the folder", path, errno);
   }
   base::remove_temporary_files(path);
-  make_folders(experiment.events_path());
   return experiment;
 }
 

@@ -35,6 +35,10 @@ class Experiment {
   // Read hparams.json after this.
   static Experiment open(const std::string& folder);
 
+  // Error(no_input) if it is not an experiment folder. Returns its path without
+  // slashes at the end.
+  static std::string check_folder(const std::string& folder);
+
   const std::string& path() const {
     return path_;
   }

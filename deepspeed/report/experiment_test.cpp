@@ -2,9 +2,12 @@
 #include "deepspeed/report/experiment.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -16,6 +19,21 @@
 #include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/report/git_state.h"
 #include "deepspeed/report/hparams.h"
+
+namespace {
+
+int flock_error = 0; // what flock() answers, if not 0
+
+} // namespace
+
+// In place of the C library's: file systems without locks are rare in tests.
+extern "C" int flock(int fd, int operation) noexcept {
+  if (flock_error != 0) {
+    errno = flock_error;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_flock, fd, operation));
+}
 
 namespace deepspeed::report {
 namespace {
@@ -140,6 +158,71 @@ TEST(Experiment, AKilledRunLeavesNoLock) {
       << report;
 }
 
+TEST(Experiment, AFileSystemWithoutLocksGivesAWarning) {
+  const base::TemporaryFolder folder;
+  for (const int error : {ENOSYS, ENOLCK, EOPNOTSUPP}) {
+    flock_error = error;
+    testing::internal::CaptureStderr();
+    std::string report;
+    EXPECT_EQ(code_of([&] { create_in(folder.path()); }, &report), ExitCode::ok)
+        << report;
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find("warning: this file system has no locks"), said.npos);
+    flock_error = 0;
+  }
+}
+
+TEST(Experiment, AFailedStartLeavesNoFolder) {
+  const base::TemporaryFolder folder;
+  flock_error = EIO;
+  std::string report;
+  EXPECT_EQ(
+      code_of([&] { create_in(folder.path()); }, &report),
+      ExitCode::cannot_create);
+  flock_error = 0;
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST(Experiment, ALockThatIsALinkOrAPipeIsRefused) {
+  const base::TemporaryFolder folder;
+  const std::string path = create_in(folder.path()).path();
+  const std::string lock = path + "/.lock";
+  const std::string target = folder.path() + "/target";
+  base::write_file_atomically(target, "mine");
+  std::string report;
+  for (const bool link : {true, false}) {
+    fs::remove(lock);
+    if (link) {
+      fs::create_symlink(target, lock);
+    } else {
+      ASSERT_EQ(::mkfifo(lock.c_str(), 0600), 0);
+    }
+    EXPECT_EQ(
+        code_of([&] { Experiment::open(path); }, &report),
+        ExitCode::cannot_create);
+  }
+  EXPECT_EQ(base::read_file(target, 10), "mine");
+}
+
+TEST(Experiment, AnotherUsersLockMayBeReadOnly) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root, to be two users";
+  }
+  const base::TemporaryFolder folder;
+  const std::string path = create_in(folder.path()).path();
+  fs::permissions(folder.path(), fs::perms::all);
+  fs::permissions(path, fs::perms::all);
+  fs::permissions(path + "/.lock", fs::perms(0644));
+  const auto open_as_nobody = [&] {
+    if (::setuid(65534) != 0) {
+      return 1;
+    }
+    std::string report;
+    return static_cast<int>(code_of([&] { Experiment::open(path); }, &report));
+  };
+  EXPECT_EQ(status_in_child(open_as_nobody), 0);
+}
+
 TEST(Experiment, MovingKeepsTheLock) {
   const base::TemporaryFolder folder;
   Experiment first = create_in(folder.path());
@@ -200,7 +283,8 @@ TEST(Git, StoresHashAndDiff) {
     const std::string hash = base::read_file(path + "/githash.log", 100);
     const std::string diff = base::read_file(path + "/gitdiff.log", 10000);
     return made && std::regex_match(hash, std::regex("[0-9a-f]{40}\n")) &&
-            diff.find("-one\n+two\n") != std::string::npos
+            diff.find("-one\n+two\n") != std::string::npos &&
+            fs::status(path + "/gitdiff.log").permissions() == fs::perms(0600)
         ? 0
         : 1;
   };

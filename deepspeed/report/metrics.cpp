@@ -1,10 +1,8 @@
 // metrics.jsonl: one JSON object for each log line.
 #include "deepspeed/report/metrics.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -15,6 +13,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/open_file.h"
 #include "deepspeed/report/append_file.h"
 #include "deepspeed/report/text_format.h"
 
@@ -99,19 +98,18 @@ double MetricsRecord::value(const std::string& name) const {
 
 MetricsFile::MetricsFile(const std::string& path, int64_t start_step)
     : path_(path) {
+  namespace fs = std::filesystem;
   std::error_code ignored;
-  if (std::filesystem::exists(path, ignored)) {
-    const std::optional<std::string> kept =
-        kept_lines(path, base::read_file(path, kMostBytes), start_step);
-    if (kept) {
-      base::write_file_atomically(path, *kept);
+  const fs::file_status status = fs::symlink_status(path, ignored);
+  if (fs::exists(status) && !fs::is_symlink(status)) {
+    const std::string text = base::read_file(path, kMostBytes);
+    const std::optional<std::string> kept = kept_lines(path, text, start_step);
+    // Another user's file can be replaced where it cannot be added to.
+    if (kept || ::access(path.c_str(), W_OK) != 0) {
+      base::write_file_atomically(path, kept ? *kept : text);
     }
   }
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot open", path, errno);
-  }
+  fd_ = base::open_to_append(path);
 }
 
 MetricsFile::~MetricsFile() {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 
@@ -37,6 +38,15 @@ TEST_F(MetricsTest, WritesOneObjectPerLine) {
   EXPECT_EQ(
       text(),
       "{\"step\":10,\"loss\":6.5,\"lr\":1e-05,\"odd \\\"name\\\"\":2.0}\n");
+}
+
+TEST_F(MetricsTest, ALinkIsNotWrittenThrough) {
+  write("not a line of metrics\n");
+  const std::string link = folder.path() + "/link";
+  std::filesystem::create_symlink(path, link);
+  EXPECT_THROW(MetricsFile(link, 0), base::Error);
+  EXPECT_EQ(text(), "not a line of metrics\n");
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
 }
 
 TEST_F(MetricsTest, NotANumberIsNull) {

@@ -3,15 +3,18 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <utility>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/base/log.h"
 #include "deepspeed/report/pacific_time.h"
 #include "deepspeed/report/system_info.h"
 
@@ -49,19 +52,54 @@ std::string holder_of(int fd) {
   return holder.empty() ? "another process" : holder;
 }
 
+// Readable is enough for a lock: another user's file may be no more than that.
+// Neither through a link nor into a pipe.
+int open_lock(const std::string& path) {
+  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | kFlags, 0666);
+  if (fd < 0 && errno == EACCES) {
+    fd = ::open(path.c_str(), O_RDONLY | kFlags);
+  }
+  if (fd < 0 && errno != ELOOP) {
+    throw base::system_error(
+        ExitCode::cannot_create, "cannot make the lock", path, errno);
+  }
+  struct stat info {};
+  if (fd < 0 || ::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    if (fd >= 0) {
+      ::close(fd);
+    }
+    throw Error(
+        ExitCode::cannot_create,
+        "cannot make the lock: not a regular file, or a symbolic link",
+        path,
+        "move it away");
+  }
+  return fd;
+}
+
+// EBADF: NFS locks no file that is open for reading.
+bool has_no_locks(int error) {
+  return error == ENOSYS || error == ENOLCK || error == EOPNOTSUPP ||
+      error == EBADF || error == EINVAL;
+}
+
 } // namespace
 
 RunLock::RunLock(const std::string& folder) {
   const std::string path = folder + "/.lock";
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot make the lock", path, errno);
-  }
+  fd_ = open_lock(path);
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     const int saved_errno = errno;
     if (saved_errno == EINTR) {
       continue;
+    }
+    if (has_no_locks(saved_errno)) {
+      base::log_warning(
+          "this file system has no locks (" +
+          std::string(std::strerror(saved_errno)) +
+          "): nothing keeps a second run out of " + folder);
+      break;
     }
     const std::string holder = holder_of(fd_);
     ::close(std::exchange(fd_, -1));

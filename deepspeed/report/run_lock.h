@@ -7,6 +7,7 @@ namespace deepspeed::report {
 
 // An flock on FOLDER/.lock that tells host, pid and start time of its holder.
 // The kernel gives it back when the process ends, however it ends. Movable.
+// A file system without locks gives a warning, and no protection.
 class RunLock {
  public:
   RunLock() = default;

@@ -51,7 +51,10 @@ uint32_t widen(const std::byte* from, uint32_t n, int32_t* out) {
 TokenCache TokenCache::open(const std::string& path, bool verify) {
   TokenCache cache;
   cache.file_ = base::MappedFile(path);
-  cache.read_footer(verify);
+  cache.file_.checked([&] {
+    cache.read_footer(verify);
+    return true;
+  });
   return cache;
 }
 
