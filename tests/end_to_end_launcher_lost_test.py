@@ -290,6 +290,29 @@ class NothingBehind(LauncherTest):
                          "start 0 after nothing\n")
 
 
+class Streams(LauncherTest):
+    def test_streams_that_are_closed(self):
+        """The launcher ends, and what can be said is said."""
+        script = self.python("train.py", """
+print('out', flush=True)
+print('err', file=sys.stderr, flush=True)
+sys.stdin.read()
+open(f'done{rank}', 'w').close()
+""")
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"):
+            with self.subTest(closed):
+                run = self.start(
+                    "-c", f'exec "$@" {closed}', "sh", BIN / "deepspeed",
+                    "--num_gpus=2", script, program="/bin/sh")
+                self.finish(run)
+                self.assertEqual(run.out.count("out"), 2 * (">&-" not in (
+                    closed.replace("2>&-", ""))))
+                self.assertEqual(run.err.count("err\n"), 2 * (
+                    "2>&-" not in closed))
+                for rank in range(2):
+                    (self.folder / f"done{rank}").unlink()
+
+
 @unittest.skipUnless((BIN / "train_bert").exists(), "built without libtorch")
 class SingleProcess(LauncherTest):
     def test_train_bert_is_no_rank(self):
