@@ -164,11 +164,11 @@ TEST(ProcessGroup, BadArgumentsAreRefused) {
     EXPECT_THROW(call(), std::invalid_argument);
   };
   const std::vector<int64_t> bounds{0, 4};
-  refused([&] { group.all_reduce(at::zeros({2, 2}), ReduceOp::sum); });
+  refused([&] { group.all_gather(at::zeros({2, 2}), bounds); });
   refused([&] {
     group.all_reduce(at::zeros({8}).slice(0, 0, 8, 2), ReduceOp::sum);
   });
-  refused([&] { group.all_reduce(at::zeros({4}, at::kInt), ReduceOp::sum); });
+  refused([&] { group.all_reduce(at::zeros({4}, at::kBool), ReduceOp::sum); });
   refused([&] { group.all_reduce(at::zeros({4}, at::kByte), ReduceOp::sum); });
   refused([&] { group.all_reduce(at::Tensor(), ReduceOp::sum); });
   for (const std::vector<int64_t>& bad :
