@@ -33,7 +33,7 @@ def train(runner, name, *launcher):
         "--num_threads", 1, "--log_every", 1, "--batch_size", BATCH_SIZE,
         "--num_layers", SHAPE["layers"], "--num_heads", SHAPE["heads"],
         "--ff_dim", SHAPE["ff"], "--h_dim", SHAPE["hidden"])
-    (experiment,) = parent.iterdir()
+    (experiment,) = parent.glob("bert_pretrain.*")
     assert len(list(experiment.glob("global_step3/*_optim_states.pt"))) == RANKS
     return [json.loads(line)["loss"] for line in
             (experiment / "metrics.jsonl").read_text().splitlines()
