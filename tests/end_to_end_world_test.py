@@ -82,6 +82,11 @@ class Limits(WorldTest):
 
 
 class Files(WorldTest):
+    def test_the_current_folder_was_deleted(self):
+        run = self.shell(
+            'mkdir gone && cd gone && rmdir ../gone && exec "$@"', code=66)
+        self.assertIn("the current folder was deleted", run.stderr)
+
     def test_links_are_not_written_through(self):
         folder = self.train("--num_iterations=4", "--checkpoint_every=2")
         outside = self.folder / "outside"
