@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/report/svg_plot.h"
 
 namespace {
@@ -60,7 +60,7 @@ int run(int argc, char** argv) {
       plot.series[i - 1].points.push_back({number(cells[0]), number(cells[i])});
     }
   }
-  base::write_file_atomically(argv[4], report::draw_plot(plot));
+  file::write_file_atomically(argv[4], report::draw_plot(plot));
   return 0;
 }
 

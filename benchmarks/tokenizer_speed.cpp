@@ -11,7 +11,7 @@
 
 #include "benchmarks/bounds.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/mapped_file.h"
+#include "deepspeed/file/mapped_file.h"
 #include "deepspeed/text/tokenizer.h"
 
 namespace {
@@ -31,7 +31,7 @@ int run(const std::string& folder, const std::string& path) {
   const double loaded = now();
 
   // A private copy: page faults of the file are not the tokenizer's.
-  const base::MappedFile file(path);
+  const file::MappedFile file(path);
   const std::string copy(
       reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   std::string_view rest = copy;

@@ -6,7 +6,7 @@ if(NOT CMAKE_CXX_COMPILER_ID STREQUAL Clang)
 endif()
 
 add_library(ds_fuzzed STATIC)
-foreach(folder base text checkpoint report config)
+foreach(folder base file text formats checkpoint machine settings report config)
   target_sources(ds_fuzzed PRIVATE $<TARGET_OBJECTS:ds_${folder}_objects>)
   target_link_libraries(
     ds_fuzzed

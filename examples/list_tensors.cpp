@@ -3,7 +3,7 @@
 #include <string>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 using namespace deepspeed;
 
@@ -11,11 +11,11 @@ namespace {
 
 // Walks the tree: a state dict is a dict of tensors, a checkpoint a dict of
 // state dicts.
-void list(const checkpoint::Value& value, const std::string& name) {
-  if (const checkpoint::Tensor* tensor = value.tensor()) {
+void list(const formats::Value& value, const std::string& name) {
+  if (const formats::Tensor* tensor = value.tensor()) {
     std::printf("%s: %s\n", name.c_str(), describe(*tensor).c_str());
-  } else if (const auto* dict = value.get_if<checkpoint::Dict>()) {
-    for (const checkpoint::DictEntry& entry : dict->entries) {
+  } else if (const auto* dict = value.get_if<formats::Dict>()) {
+    for (const formats::DictEntry& entry : dict->entries) {
       if (const auto* key = entry.key.get_if<std::string>()) {
         list(entry.value, name.empty() ? *key : name + "." + *key);
       }
@@ -34,7 +34,7 @@ int main(int argc, char** argv) {
           argv[0],
           "list_tensors FILE.pt");
     }
-    list(checkpoint::load_torch_file(argv[1]), "");
+    list(formats::load_torch_file(argv[1]), "");
     return 0;
   });
 }

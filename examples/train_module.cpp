@@ -6,8 +6,8 @@
 #include <string>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/flat/flat_parameters.h"
+#include "deepspeed/formats/torch_file.h"
 #include "deepspeed/optim/adam.h"
 #include "deepspeed/optim/schedule.h"
 
@@ -26,13 +26,13 @@ struct CircleNetImpl : torch::nn::Module {
 TORCH_MODULE(CircleNet);
 
 // The state dict: names and tensors, which are written from where they lie.
-checkpoint::Value state_dict(const flat::FlatParameters& parameters) {
-  checkpoint::Value dict = checkpoint::make_ordered_dict();
+formats::Value state_dict(const flat::FlatParameters& parameters) {
+  formats::Value dict = formats::make_ordered_dict();
   for (const flat::FlatEntry& entry : parameters.entries()) {
     dict.set(
         entry.name,
-        checkpoint::Tensor::borrow(
-            checkpoint::DType::float32,
+        formats::Tensor::borrow(
+            formats::DType::float32,
             entry.master.sizes().vec(),
             entry.master.const_data_ptr()));
   }
@@ -64,7 +64,7 @@ int train(const std::string& file) {
       std::printf("step %3ld loss %.4f\n", step + 1, loss.item<double>());
     }
   }
-  checkpoint::save_torch_file(file, state_dict(parameters));
+  formats::save_torch_file(file, state_dict(parameters));
   std::printf("saved %s\n", file.c_str());
   return 0;
 }

@@ -5,7 +5,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/kernels/isa.h"
-#include "deepspeed/report/machine_check.h"
+#include "deepspeed/machine/machine_check.h"
 #include "deepspeed/text/data_lookup.h"
 #include "deepspeed/text/source_files.h"
 #include "programs/command_line.h"
@@ -13,7 +13,7 @@
 namespace {
 
 using namespace deepspeed;
-using report::Check;
+using machine::Check;
 
 struct Options {
   std::string data_dir;
@@ -68,9 +68,9 @@ Check check_kernels() {
 }
 
 int run(const Options& options) {
-  std::vector<Check> checks = report::check_machine(".");
+  std::vector<Check> checks = machine::check_machine(".");
   checks.push_back(check_kernels());
-  checks.push_back(report::check_libtorch(libtorch_places()));
+  checks.push_back(machine::check_libtorch(libtorch_places()));
   checks.push_back(check_data("Data set " + options.dataset, [&] {
     return text::dataset_at(
                text::find_dataset(options.dataset, options.data_dir))
@@ -79,10 +79,10 @@ int run(const Options& options) {
   checks.push_back(check_data("Tokenizer " + options.tokenizer, [&] {
     return text::find_tokenizer(options.tokenizer, options.data_dir);
   }));
-  const std::string output = options.json ? report::checks_json(checks) + "\n"
-                                          : report::checks_text(checks);
+  const std::string output = options.json ? machine::checks_json(checks) + "\n"
+                                          : machine::checks_text(checks);
   std::fputs(output.c_str(), stdout);
-  return report::all_good(checks) ? 0 : 1;
+  return machine::all_good(checks) ? 0 : 1;
 }
 
 } // namespace

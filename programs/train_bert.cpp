@@ -49,6 +49,6 @@ int main(int argc, char** argv) {
       argc,
       argv,
       "Pretrain a RoBERTa masked language model.",
-      report::Settings(),
+      settings::Settings(),
       train);
 }

@@ -39,6 +39,6 @@ int main(int argc, char** argv) {
       argc,
       argv,
       "Pretrain a RoBERTa masked language model with DeepSpeed's engine.",
-      report::engine_defaults(),
+      settings::engine_defaults(),
       train);
 }

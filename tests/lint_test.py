@@ -218,9 +218,9 @@ class DocsTest(TreeTest):
 
     def test_flag_that_is_not_explained(self):
         self.write("docs/training.md", "| `seed` | |\n")
-        self.write("deepspeed/report/settings.cpp", '{"seed", kRun, &s,\n')
+        self.write("deepspeed/settings/settings.cpp", '{"seed", kRun, &s,\n')
         self.assert_clean(lint_docs)
-        self.write("deepspeed/report/settings.cpp", '{"dtype",\n kRun, &s,\n')
+        self.write("deepspeed/settings/settings.cpp", '{"dtype",\n kRun, &s,\n')
         self.assert_one(lint_docs, "training.md", "dtype")
 
     def test_exit_code_that_is_not_explained(self):

@@ -14,7 +14,7 @@ import lint_tree
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # Where names are made, how, and the page that explains them as `name` or | n |.
 EXPLAINED = (
-    ("deepspeed/report/settings.cpp", r'\{"(\w+)",\s+k[A-Z]', "docs/training.md",
+    ("deepspeed/settings/settings.cpp", r'\{"(\w+)",\s+k[A-Z]', "docs/training.md",
      r"`{}`"),
     ("deepspeed/base/error.h", r"^  \w+ = (\d+),", "docs/errors.md",
      r"^\| {} \|"),

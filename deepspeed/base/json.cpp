@@ -5,7 +5,6 @@
 #include <set>
 #include <vector>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 
 namespace deepspeed::base {
@@ -195,13 +194,6 @@ Json parse_json(
         "");
   }
   return Json::parse(text, nullptr, true, options.comments);
-}
-
-Json read_json(
-    const std::string& path,
-    uint64_t max_bytes,
-    const JsonOptions& options) {
-  return parse_json(read_file(path, max_bytes), path, options);
 }
 
 } // namespace deepspeed::base

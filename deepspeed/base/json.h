@@ -25,10 +25,4 @@ Json parse_json(
     const std::string& source,
     const JsonOptions& options = {});
 
-// Reads and parses a file of at most `max_bytes`.
-Json read_json(
-    const std::string& path,
-    uint64_t max_bytes,
-    const JsonOptions& options = {});
-
 } // namespace deepspeed::base

@@ -12,9 +12,9 @@
 #include <new>
 #include <system_error>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::base {
 namespace {
@@ -53,12 +53,13 @@ TEST(Process, OutputThatNobodyReadsFailsTheWrite) {
 
 TEST(Process, LimitOnFileSizesIsAnError) {
   in_child(74, [] {
-    const TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     std::signal(SIGXFSZ, SIG_DFL);
     const rlimit limit{4096, 4096};
     ::setrlimit(RLIMIT_FSIZE, &limit);
     return run_program([&] {
-      write_file_atomically(folder.path() + "/x", std::string(10000, 'x'));
+      file::write_file_atomically(
+          folder.path() + "/x", std::string(10000, 'x'));
       return 0;
     });
   });
@@ -67,7 +68,7 @@ TEST(Process, LimitOnFileSizesIsAnError) {
 TEST(Process, DeletedFolderIsNamed) {
   EXPECT_EXIT(
       {
-        const TemporaryFolder folder;
+        const file::TemporaryFolder folder;
         std::filesystem::create_directory(folder.path() + "/gone");
         std::filesystem::current_path(folder.path() + "/gone");
         std::filesystem::remove(folder.path() + "/gone");

@@ -6,10 +6,10 @@
 #include <filesystem>
 #include <optional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_folder.h"
+#include "deepspeed/file/atomic_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -245,7 +245,7 @@ std::vector<std::string> set_newer_aside(
       tags ? newer_tags(folder, name) : newer_files(folder, name);
   if (tags && latest_or_none(folder) != name && is_tag(name)) {
     // First: at no time does it name nothing.
-    base::write_file_atomically(join(folder, kLatestFile), name);
+    file::write_file_atomically(join(folder, kLatestFile), name);
   }
   std::vector<std::string> lines;
   for (const std::string& one : newer) {
@@ -254,7 +254,7 @@ std::vector<std::string> set_newer_aside(
     }
   }
   if (!newer.empty()) {
-    base::sync_folder(folder);
+    file::sync_folder(folder);
   }
   return lines;
 }

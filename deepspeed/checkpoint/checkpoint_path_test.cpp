@@ -7,10 +7,10 @@
 #include <functional>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -30,7 +30,8 @@ class CheckpointPaths : public ::testing::Test {
       test::write_all(at(name) + "/hparams.json", "{}");
     }
     for (const int64_t step : {3, 6}) {
-      save_torch_file(at("steps/" + step_checkpoint_name(step)), Value(step));
+      formats::save_torch_file(
+          at("steps/" + step_checkpoint_name(step)), formats::Value(step));
       test::SmallModel model;
       model.step = step - 1; // it counts one step more
       model.save(at("tags"), default_tag(step));
@@ -62,7 +63,7 @@ class CheckpointPaths : public ::testing::Test {
     }
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 TEST_F(CheckpointPaths, ExperimentsTagsAndFiles) {
@@ -148,7 +149,8 @@ TEST_F(CheckpointPaths, NewerFilesAreSetAside) {
     EXPECT_THAT(
         lines[0], HasSubstr(at("steps/set_aside/checkpoint.iter_6.pt")));
     EXPECT_EQ(latest_whole_checkpoint(at("steps"), false).file.step, 3);
-    save_torch_file(at("steps/checkpoint.iter_6.pt"), Value(round));
+    formats::save_torch_file(
+        at("steps/checkpoint.iter_6.pt"), formats::Value(round));
   }
   EXPECT_TRUE(fs::exists(at("steps/set_aside/checkpoint.iter_6.pt.2")));
 }

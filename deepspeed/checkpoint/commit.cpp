@@ -13,13 +13,13 @@
 #include <optional>
 #include <utility>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_script.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -108,8 +108,11 @@ void CheckpointCommit::begin(uint64_t bytes) {
   make_folder(temporary_);
 }
 
-FileRecord CheckpointCommit::add(const std::string& name, const Value& value) {
-  const WrittenFile file = save_torch_file(join(temporary_, name), value);
+FileRecord CheckpointCommit::add(
+    const std::string& name,
+    const formats::Value& value) {
+  const formats::WrittenFile file =
+      formats::save_torch_file(join(temporary_, name), value);
   return {name, file.size, file.hash};
 }
 
@@ -117,7 +120,7 @@ FileRecord CheckpointCommit::add_text(
     const std::string& name,
     const std::string& text) {
   base::ContentHash hash;
-  base::AtomicFile file(join(temporary_, name), &hash);
+  file::AtomicFile file(join(temporary_, name), &hash);
   file.write(text);
   file.commit();
   return {name, file.size(), hash.hex()};
@@ -145,7 +148,7 @@ void CheckpointCommit::replace_tag() const {
     rename_or_throw(temporary_, tag);
   }
   step("sync the folder");
-  base::sync_folder(options_.folder);
+  file::sync_folder(options_.folder);
 }
 
 std::vector<std::string> CheckpointCommit::rotate() const {
@@ -186,19 +189,19 @@ std::vector<std::string> CheckpointCommit::rotate() const {
 
 std::vector<std::string> CheckpointCommit::publish(const Manifest& manifest) {
   step("manifest");
-  base::write_file_atomically(
+  file::write_file_atomically(
       join(temporary_, kManifestFile), manifest_text(manifest));
-  base::sync_folder(temporary_);
+  file::sync_folder(temporary_);
   replace_tag();
   if (manifest.stage > 0) {
     step("script");
     const std::string script = join(options_.folder, kZeroScriptFile);
-    base::write_file_atomically(script, zero_to_fp32_script());
+    file::write_file_atomically(script, zero_to_fp32_script());
     ::chmod(script.c_str(), 0755);
   }
   if (options_.write_latest) {
     step("latest");
-    base::write_file_atomically(
+    file::write_file_atomically(
         join(options_.folder, kLatestFile), options_.tag);
   }
   std::error_code ignored;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "deepspeed/checkpoint/manifest.h"
-#include "deepspeed/checkpoint/value.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed::checkpoint {
 
@@ -48,7 +48,7 @@ class CheckpointCommit {
 
   // Writes a file of torch.save, syncs it, and returns its size and hash, which
   // is computed on the way. Error(io), Error(cannot_create).
-  FileRecord add(const std::string& name, const Value& value);
+  FileRecord add(const std::string& name, const formats::Value& value);
   // The same with the bytes of a text.
   FileRecord add_text(const std::string& name, const std::string& text);
 

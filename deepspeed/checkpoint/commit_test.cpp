@@ -10,11 +10,11 @@
 #include <set>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_script.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -52,7 +52,7 @@ std::vector<std::string> steps_of(const SmallModel& model, CommitOptions how) {
 }
 
 TEST(Commit, LeavesFilesScriptAndLatest) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel().save(folder.path(), "global_step8");
   EXPECT_EQ(read_latest(folder.path()), "global_step8");
   // As Python writes it: no newline.
@@ -86,14 +86,14 @@ TEST(Commit, AKillAtAnyStepLeavesTheOldOrTheNewCheckpoint) {
   SmallModel new_model;
   new_model.step = 9;
   for (const std::string new_tag : {"new", "old"}) { // beside it, or over it
-    base::TemporaryFolder trial;
+    file::TemporaryFolder trial;
     old_model.save(trial.path(), "old");
     CommitOptions how = options_for(trial.path(), new_tag);
     how.keep_last = 1;
     const size_t count = steps_of(new_model, how).size();
     ASSERT_GE(count, 5u);
     for (size_t victim = 0; victim < count; ++victim) {
-      base::TemporaryFolder folder;
+      file::TemporaryFolder folder;
       old_model.save(folder.path(), "old");
       const pid_t child = ::fork();
       if (child == 0) {
@@ -129,7 +129,7 @@ TEST(Commit, AKillAtAnyStepLeavesTheOldOrTheNewCheckpoint) {
 }
 
 TEST(Commit, AbandonedAndFailedOnesLeaveTheOldOne) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel().save(folder.path(), "old");
   CheckpointCommit commit(options_for(folder.path(), "new"));
   commit.begin(1);
@@ -141,7 +141,7 @@ TEST(Commit, AbandonedAndFailedOnesLeaveTheOldOne) {
 }
 
 TEST(Commit, KeepsTheLastAndNothingOfPython) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   model.save(folder.path(), "python");
   fs::remove(folder.path() + "/python/ds_manifest.json");
@@ -160,7 +160,7 @@ TEST(Commit, KeepsTheLastAndNothingOfPython) {
 
 // An older run that is continued: the newest step of the folder is not ours.
 TEST(Commit, TheTagJustWrittenIsNeverRotatedAway) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   model.step = 100;
   model.save(folder.path(), "far");
@@ -173,7 +173,7 @@ TEST(Commit, TheTagJustWrittenIsNeverRotatedAway) {
 
 // Of another line of training: they neither count nor go.
 TEST(Commit, NewerTagsAreNotRotated) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   for (const auto& [step, tag] : std::vector<std::pair<int64_t, std::string>>{
            {100, "far"}, {3, "first"}, {5, "second"}, {7, "third"}}) {
@@ -187,7 +187,7 @@ TEST(Commit, NewerTagsAreNotRotated) {
 
 // Python saved over one of ours: it is not ours to remove any more.
 TEST(Commit, ATagThatPythonReplacedStays) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   for (int64_t step = 1; step < 4; ++step) {
     model.step = step;
@@ -197,9 +197,9 @@ TEST(Commit, ATagThatPythonReplacedStays) {
     if (step == 1) {
       const std::string path =
           folder.path() + "/global_step1/mp_rank_00_model_states.pt";
-      Value value = load_torch_file(path);
+      formats::Value value = formats::load_torch_file(path);
       value.set("more", std::string(1000, 'x'));
-      save_torch_file(path, value);
+      formats::save_torch_file(path, value);
     }
   }
   EXPECT_THAT(
@@ -207,7 +207,7 @@ TEST(Commit, ATagThatPythonReplacedStays) {
 }
 
 TEST(Commit, SweepsWhatIsOursAlone) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   const std::string ours = unfinished_tag_name("global_step-1", test::kRunId);
   const std::string trash = trash_tag_name("t", test::kRunId);
   const std::vector<std::string> users = {
@@ -246,7 +246,7 @@ TEST(Commit, NamesAreChecked) {
 }
 
 TEST(Commit, AsksForSpaceFirst) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   CheckpointCommit commit(options_for(folder.path(), "t"));
   try {
     commit.begin(uint64_t{1} << 60);
@@ -260,7 +260,7 @@ TEST(Commit, AsksForSpaceFirst) {
 }
 
 TEST(Commit, AFolderThatCannotBeMade) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   test::write_all(folder.path() + "/file", "x");
   CheckpointCommit commit(options_for(folder.path() + "/file", "t"));
   try {

@@ -22,40 +22,48 @@ void convert(const std::byte* from, size_t n, float* out) {
   }
 }
 
-void convert(DType dtype, const std::byte* from, size_t n, float* out) {
+void convert(
+    formats::DType dtype,
+    const std::byte* from,
+    size_t n,
+    float* out) {
   switch (dtype) {
-    case DType::float32:
+    case formats::DType::float32:
       std::memcpy(out, from, n * sizeof(float));
       return;
-    case DType::float64:
+    case formats::DType::float64:
       return convert<double>(from, n, out);
-    case DType::float16:
+    case formats::DType::float16:
       return convert<base::Float16>(from, n, out);
-    case DType::bfloat16:
+    case formats::DType::bfloat16:
       return convert<base::BFloat16>(from, n, out);
     default:
       throw std::invalid_argument(
-          std::string(dtype_name(dtype)) + " elements are not floats");
+          std::string(formats::dtype_name(dtype)) + " elements are not floats");
   }
 }
 
 } // namespace
 
-bool is_floating(DType dtype) {
-  return dtype == DType::float64 || dtype == DType::float32 ||
-      dtype == DType::float16 || dtype == DType::bfloat16;
+bool is_floating(formats::DType dtype) {
+  return dtype == formats::DType::float64 || dtype == formats::DType::float32 ||
+      dtype == formats::DType::float16 || dtype == formats::DType::bfloat16;
 }
 
-void read_floats(const Tensor& tensor, int64_t begin, int64_t end, float* out) {
+void read_floats(
+    const formats::Tensor& tensor,
+    int64_t begin,
+    int64_t end,
+    float* out) {
   if (begin < 0 || begin > end || end > tensor.numel()) {
     throw std::out_of_range(
         "elements " + std::to_string(begin) + " to " + std::to_string(end) +
-        " of " + describe(tensor));
+        " of " + formats::describe(tensor));
   }
   if (begin == end) {
     return;
   }
-  const size_t width = dtype_size(tensor.dtype);
+  const size_t width = formats::dtype_size(tensor.dtype);
   const size_t from = static_cast<size_t>(begin) * width;
   const size_t count = static_cast<size_t>(end - begin);
   if (tensor.is_contiguous()) {
@@ -67,7 +75,7 @@ void read_floats(const Tensor& tensor, int64_t begin, int64_t end, float* out) {
   convert(tensor.dtype, gathered.data() + from, count, out);
 }
 
-void FlatImage::add(int64_t begin, int64_t numel, Tensor tensor) {
+void FlatImage::add(int64_t begin, int64_t numel, formats::Tensor tensor) {
   if (numel > tensor.numel() ||
       (!pieces_.empty() && begin < pieces_.back().end)) {
     throw std::invalid_argument("pieces overlap or are too short");

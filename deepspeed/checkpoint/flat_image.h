@@ -5,23 +5,27 @@
 #include <span>
 #include <vector>
 
-#include "deepspeed/checkpoint/tensor.h"
+#include "deepspeed/formats/tensor.h"
 
 namespace deepspeed::checkpoint {
 
 // Row-major elements [begin, end) of a floating tensor as floats. Tensors that
 // are not contiguous are gathered whole. std::out_of_range for a range that is
 // not in the tensor, std::invalid_argument for integers.
-void read_floats(const Tensor& tensor, int64_t begin, int64_t end, float* out);
+void read_floats(
+    const formats::Tensor& tensor,
+    int64_t begin,
+    int64_t end,
+    float* out);
 
-bool is_floating(DType dtype);
+bool is_floating(formats::DType dtype);
 
 // Pieces of a flat buffer, which need not touch.
 class FlatImage {
  public:
   // Elements [0, numel) of `tensor` are [begin, begin + numel) of the buffer.
   // Pieces are added by rising `begin` and do not overlap.
-  void add(int64_t begin, int64_t numel, Tensor tensor);
+  void add(int64_t begin, int64_t numel, formats::Tensor tensor);
 
   // Whether every element of the range is in a piece.
   bool covers(int64_t begin, int64_t end) const;
@@ -32,7 +36,7 @@ class FlatImage {
   struct Piece {
     int64_t begin = 0;
     int64_t end = 0;
-    Tensor tensor;
+    formats::Tensor tensor;
   };
   // The pieces that have elements of the range.
   std::span<const Piece> pieces(int64_t begin, int64_t end) const;

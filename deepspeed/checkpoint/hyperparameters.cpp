@@ -11,13 +11,13 @@
 namespace deepspeed::checkpoint {
 namespace {
 
-using Defaults = std::initializer_list<std::pair<const char*, Value>>;
+using Defaults = std::initializer_list<std::pair<const char*, formats::Value>>;
 
-Value pair_of(double first, double second) {
-  return Tuple{{first, second}};
+formats::Value pair_of(double first, double second) {
+  return formats::Tuple{{first, second}};
 }
 
-void add(Value& group, const Defaults& defaults) {
+void add(formats::Value& group, const Defaults& defaults) {
   for (const auto& [key, value] : defaults) {
     if (group.find(key) == nullptr) {
       group.set(key, value);
@@ -27,13 +27,15 @@ void add(Value& group, const Defaults& defaults) {
 
 } // namespace
 
-Value complete_hyperparameters(const std::string& optimizer, Value given) {
+formats::Value complete_hyperparameters(
+    const std::string& optimizer,
+    formats::Value given) {
   std::string type = optimizer;
   std::transform(type.begin(), type.end(), type.begin(), [](unsigned char c) {
     return static_cast<char>(std::tolower(c));
   });
-  const Value none;
-  const Value no = false;
+  const formats::Value none;
+  const formats::Value no = false;
   add(given, {{"lr", 1e-3}, {"weight_decay", 0.0}});
   if (type.find("adam") != std::string::npos) {
     // Of torch's classes, FusedAdam and CPUAdam together: none minds a key of

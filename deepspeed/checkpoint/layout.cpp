@@ -9,9 +9,9 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -39,9 +39,9 @@ bool is_alphanumeric(char c) {
 }
 
 // Loads the checkpoint; returns why it is not whole, or "" if it is.
-std::string load(const StepFile& file, Value* value) {
+std::string load(const StepFile& file, formats::Value* value) {
   try {
-    *value = load_torch_file(file.path);
+    *value = formats::load_torch_file(file.path);
     return "";
   } catch (const base::Error& error) {
     return error.what();
@@ -299,7 +299,7 @@ std::vector<std::string> keep_last(const std::string& folder, int64_t k) {
   for (int64_t i = count - 1; i >= 0; --i) {
     const StepFile& file = files[static_cast<size_t>(i)];
     if (!safe) {
-      Value unused;
+      formats::Value unused;
       safe = load(file, &unused).empty();
     } else if (i < count - k) {
       if (::unlink(file.path.c_str()) != 0 && errno != ENOENT) {
@@ -310,7 +310,7 @@ std::vector<std::string> keep_last(const std::string& folder, int64_t k) {
     }
   }
   if (!removed.empty()) {
-    base::sync_folder(folder);
+    file::sync_folder(folder);
   }
   return removed;
 }

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "deepspeed/checkpoint/value.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed::checkpoint {
 
@@ -109,7 +109,7 @@ std::vector<StepFile> list_step_checkpoints(const std::string& folder);
 
 struct LatestCheckpoint {
   StepFile file;
-  Value value; // what the file holds
+  formats::Value value; // what the file holds
   // One line for each newer file that did not verify, with the reason.
   std::vector<std::string> skipped;
 };

@@ -5,10 +5,10 @@
 
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -23,19 +23,19 @@ class Folder {
   }
   void save(std::initializer_list<int64_t> steps) const {
     for (const int64_t step : steps) {
-      save_torch_file(file(step), Value(step));
+      formats::save_torch_file(file(step), formats::Value(step));
     }
   }
   // Cuts off the last byte, or flips one.
   void damage(int64_t step, bool cut) const {
-    std::string text = base::read_file(file(step), 1 << 20);
+    std::string text = file::read_file(file(step), 1 << 20);
     if (cut) {
       text.pop_back();
     } else {
       // In the pickle, which begins at byte 64.
       text[64] = static_cast<char>(text[64] ^ 1);
     }
-    base::write_file_atomically(file(step), text);
+    file::write_file_atomically(file(step), text);
   }
   std::vector<int64_t> steps() const {
     std::vector<int64_t> steps;
@@ -46,7 +46,7 @@ class Folder {
   }
 
  private:
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 TEST(Layout, StepNames) {
@@ -73,9 +73,9 @@ TEST(Layout, StepNames) {
 TEST(Layout, ListsByStepAsNumbers) {
   const Folder folder;
   folder.save({10, 9, 100});
-  base::write_file_atomically(
+  file::write_file_atomically(
       folder.path() + "/checkpoint.iter_5.pt.tmp-1-0", "");
-  base::write_file_atomically(join(folder.path(), kHparamsFile), "{}");
+  file::write_file_atomically(join(folder.path(), kHparamsFile), "{}");
   EXPECT_EQ(folder.steps(), (std::vector<int64_t>{9, 10, 100}));
   EXPECT_THROW(list_step_checkpoints(folder.path() + "/no"), base::Error);
 }

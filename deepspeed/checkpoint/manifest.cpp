@@ -5,8 +5,8 @@
 
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/dtype.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/formats/dtype.h"
 
 namespace deepspeed::checkpoint {
 namespace {

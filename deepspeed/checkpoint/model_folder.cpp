@@ -9,7 +9,8 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/file/json_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -49,36 +50,37 @@ ModelWeights ModelWeights::open(const std::string& folder) {
       "get the whole folder of the model");
 }
 
-const Tensor* ModelWeights::find(const std::string& name) const {
+const formats::Tensor* ModelWeights::find(const std::string& name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second].tensor;
 }
 
 void ModelWeights::add_file(const std::string& path) {
-  std::vector<NamedTensor> tensors;
+  std::vector<formats::NamedTensor> tensors;
   std::vector<std::pair<std::string, std::string>> aliases;
   if (path.ends_with(".safetensors")) {
-    Safetensors file = load_safetensors(path);
+    formats::Safetensors file = formats::load_safetensors(path);
     tensors = std::move(file.tensors);
     aliases = std::move(file.metadata); // tied names, among others
   } else {
-    const Value value = load_torch_file(path);
-    const Dict* dict = value.get_if<Dict>();
+    const formats::Value value = formats::load_torch_file(path);
+    const formats::Dict* dict = value.get_if<formats::Dict>();
     if (dict == nullptr) {
-      throw damaged("not a dict of tensors, but " + describe(value), path);
+      throw damaged(
+          "not a dict of tensors, but " + formats::describe(value), path);
     }
-    for (const DictEntry& entry : dict->entries) {
+    for (const formats::DictEntry& entry : dict->entries) {
       const std::string* name = entry.key.get_if<std::string>();
       if (name == nullptr || entry.value.tensor() == nullptr) {
         throw damaged(
-            "not a dict of tensors: " + describe(entry.key) + " is " +
-                describe(entry.value),
+            "not a dict of tensors: " + formats::describe(entry.key) + " is " +
+                formats::describe(entry.value),
             path);
       }
       tensors.push_back({*name, *entry.value.tensor()});
     }
   }
-  for (NamedTensor& named : tensors) {
+  for (formats::NamedTensor& named : tensors) {
     if (!index_.emplace(named.name, tensors_.size()).second) {
       throw damaged("'" + named.name + "' stands in another part, too", path);
     }
@@ -93,7 +95,7 @@ void ModelWeights::add_file(const std::string& path) {
 }
 
 void ModelWeights::add_parts(const std::string& folder) {
-  const base::Json index = base::read_json(path_, kMaxIndexBytes);
+  const base::Json index = file::read_json(path_, kMaxIndexBytes);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
   if (map == index.end() || !map->is_object() || map->empty()) {
     throw damaged("the index has no weight_map", path_);

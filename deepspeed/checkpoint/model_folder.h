@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/safetensors.h"
+#include "deepspeed/formats/safetensors.h"
 
 namespace deepspeed::checkpoint {
 
@@ -22,8 +22,8 @@ class ModelWeights {
   static ModelWeights open(const std::string& folder);
 
   // Null if there is none of that name; tied names of a file's metadata count.
-  const Tensor* find(const std::string& name) const;
-  const std::vector<NamedTensor>& tensors() const {
+  const formats::Tensor* find(const std::string& name) const;
+  const std::vector<formats::NamedTensor>& tensors() const {
     return tensors_;
   }
   // The file or the index, for messages.
@@ -37,7 +37,7 @@ class ModelWeights {
   void add_parts(const std::string& folder);
 
   std::string path_;
-  std::vector<NamedTensor> tensors_;
+  std::vector<formats::NamedTensor> tensors_;
   std::unordered_map<std::string, size_t> index_;
 };
 

@@ -20,19 +20,19 @@ using base::ExitCode;
 using Data = ZeroCheckpoint::Data;
 
 // Of the first parameter, or of the first floating tensor.
-DType model_dtype(const Data& data) {
+formats::DType model_dtype(const Data& data) {
   for (const ZeroGroup& group : data.topology.groups) {
     if (!group.parameters.empty()) {
       const size_t at = data.module_index.at(group.parameters[0].name);
       return data.module[at].tensor.dtype;
     }
   }
-  for (const NamedTensor& named : data.module) {
+  for (const formats::NamedTensor& named : data.module) {
     if (is_floating(named.tensor.dtype)) {
       return named.tensor.dtype;
     }
   }
-  return DType::float32;
+  return formats::DType::float32;
 }
 
 // What is neither in a param group, nor a buffer, nor a second name.
@@ -42,7 +42,7 @@ void find_frozen(Data& data) {
   for (const auto& [alias, owner] : data.shared) {
     others.insert(alias);
   }
-  for (const NamedTensor& named : data.module) {
+  for (const formats::NamedTensor& named : data.module) {
     if (!others.contains(named.name) && !data.places.contains(named.name)) {
       data.frozen.push_back(named.name);
     }
@@ -64,7 +64,7 @@ void read_trees(
     const ZeroTag& files,
     const ZeroOpenOptions& options,
     Data& data) {
-  const Field root(files.model.value, files.model.path);
+  const formats::Field root(files.model.value, files.model.path);
   zero_load::load_model(root, data);
   if (!files.shards.empty()) {
     zero_load::load_shards(files, data);
@@ -304,10 +304,11 @@ const base::Json& ZeroCheckpoint::manifest() const {
 const ZeroTopology& ZeroCheckpoint::topology() const {
   return data_->topology;
 }
-const std::vector<NamedTensor>& ZeroCheckpoint::module() const {
+const std::vector<formats::NamedTensor>& ZeroCheckpoint::module() const {
   return data_->module;
 }
-const Tensor* ZeroCheckpoint::find_module(const std::string& name) const {
+const formats::Tensor* ZeroCheckpoint::find_module(
+    const std::string& name) const {
   const auto found = data_->module_index.find(name);
   return found == data_->module_index.end()
       ? nullptr
@@ -332,16 +333,16 @@ int64_t ZeroCheckpoint::global_samples() const {
 int64_t ZeroCheckpoint::skipped_steps() const {
   return data_->skipped_steps;
 }
-const Value& ZeroCheckpoint::lr_scheduler() const {
+const formats::Value& ZeroCheckpoint::lr_scheduler() const {
   return data_->lr_scheduler;
 }
-const Value& ZeroCheckpoint::ds_config() const {
+const formats::Value& ZeroCheckpoint::ds_config() const {
   return data_->ds_config;
 }
 const std::vector<std::string>& ZeroCheckpoint::dropped() const {
   return data_->dropped;
 }
-const Value& ZeroCheckpoint::client_state() const {
+const formats::Value& ZeroCheckpoint::client_state() const {
   return data_->client_state;
 }
 const LossScalerState& ZeroCheckpoint::loss_scaler() const {

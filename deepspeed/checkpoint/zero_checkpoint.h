@@ -70,8 +70,9 @@ class ZeroCheckpoint {
 
   // The model's state_dict() in its order, in the dtype of the file, tied names
   // included. The tensors view the mapping and keep it alive.
-  const std::vector<NamedTensor>& module() const;
-  const Tensor* find_module(const std::string& name) const; // null: no such
+  const std::vector<formats::NamedTensor>& module() const;
+  const formats::Tensor* find_module(
+      const std::string& name) const; // null: no such
   const std::vector<std::string>& buffers() const;
   const std::vector<std::string>& frozen() const;
   // alias -> owner. For stage 0, which does not tell, found by shared storage.
@@ -80,11 +81,11 @@ class ZeroCheckpoint {
   int64_t global_steps() const;
   int64_t global_samples() const; // -1 if the file does not say
   int64_t skipped_steps() const;
-  const Value& lr_scheduler() const; // None without one
-  const Value& ds_config() const;
+  const formats::Value& lr_scheduler() const; // None without one
+  const formats::Value& ds_config() const;
   // All keys beside the engine's own, but without values of classes that nobody
   // here knows; dropped() names those: "['args']['mode'] (an object of M)".
-  const Value& client_state() const;
+  const formats::Value& client_state() const;
   const std::vector<std::string>& dropped() const;
   const LossScalerState& loss_scaler() const;
   double clip_grad() const; // -1 if the file does not say

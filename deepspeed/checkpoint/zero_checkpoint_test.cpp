@@ -6,10 +6,10 @@
 #include <tuple>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/json_value.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/json_value.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -18,7 +18,7 @@ using test::SmallModel;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-using Case = std::tuple<int, int, DType>; // stage, ranks, dtype
+using Case = std::tuple<int, int, formats::DType>; // stage, ranks, dtype
 class ZeroRoundTrip : public ::testing::TestWithParam<Case> {
  protected:
   ZeroRoundTrip() {
@@ -31,7 +31,7 @@ class ZeroRoundTrip : public ::testing::TestWithParam<Case> {
   }
 
   SmallModel model_;
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 TEST_P(ZeroRoundTrip, EveryRangeOfEveryParameter) {
@@ -80,8 +80,8 @@ TEST_P(ZeroRoundTrip, EverythingElse) {
   EXPECT_EQ(group.parameters[1].name, "a.weight");
   EXPECT_THAT(group.parameters[1].sizes, ElementsAre(3, 7));
   EXPECT_EQ(
-      json_of_value(group.hyperparameters),
-      json_of_value(model_.topology().groups[0].hyperparameters));
+      formats::json_of_value(group.hyperparameters),
+      formats::json_of_value(model_.topology().groups[0].hyperparameters));
 
   EXPECT_EQ(checkpoint.module().size(), model_.model().module.size());
   EXPECT_EQ(checkpoint.find_module("nothing"), nullptr);
@@ -89,7 +89,7 @@ TEST_P(ZeroRoundTrip, EverythingElse) {
   EXPECT_EQ(
       checkpoint.find_module("decoder.weight")->storage,
       checkpoint.find_module("embed.weight")->storage);
-  EXPECT_EQ(checkpoint.find_module("table")->dtype, DType::float32);
+  EXPECT_EQ(checkpoint.find_module("table")->dtype, formats::DType::float32);
   EXPECT_THAT(checkpoint.buffers(), ElementsAre("table", "version"));
   EXPECT_THAT(checkpoint.frozen(), ElementsAre("frozen.weight"));
   EXPECT_THAT(
@@ -101,17 +101,17 @@ TEST_P(ZeroRoundTrip, EverythingElse) {
   EXPECT_EQ(checkpoint.skipped_steps(), 1);
   EXPECT_EQ(checkpoint.global_samples(), 96);
   EXPECT_EQ(
-      json_of_value(checkpoint.lr_scheduler()),
+      formats::json_of_value(checkpoint.lr_scheduler()),
       base::Json({{"last_batch_iteration", 6}}));
   EXPECT_EQ(
-      json_of_value(checkpoint.client_state()),
+      formats::json_of_value(checkpoint.client_state()),
       base::Json({{"checkpoint_step", 7}}));
   EXPECT_EQ(checkpoint.manifest()["extra"]["position"], 12);
   EXPECT_THAT(checkpoint.state_names(), ElementsAre("exp_avg", "exp_avg_sq"));
   if (model_.stage > 0) {
     EXPECT_EQ(checkpoint.clip_grad(), 1.5);
   }
-  if (model_.dtype == DType::float16) {
+  if (model_.dtype == formats::DType::float16) {
     EXPECT_TRUE(checkpoint.loss_scaler().dynamic);
     EXPECT_EQ(checkpoint.loss_scaler().scale, 512);
     EXPECT_EQ(checkpoint.loss_scaler().hysteresis_left, 1);
@@ -124,11 +124,14 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Combine(
         ::testing::Values(0, 1, 2),
         ::testing::Values(1, 2, 3, 4, 7),
-        ::testing::Values(DType::float32, DType::bfloat16, DType::float16)));
+        ::testing::Values(
+            formats::DType::float32,
+            formats::DType::bfloat16,
+            formats::DType::float16)));
 
 // A model read from one number of ranks and written for the next.
 TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   model.ranks = 4;
   model.save(folder.path(), "ranks4");
@@ -168,7 +171,8 @@ TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
       }
       manifest.files.push_back(commit.add(
           shard_states_name(rank, true),
-          shard_states_value(model.topology(), rank, states, make_dict())));
+          shard_states_value(
+              model.topology(), rank, states, formats::make_dict())));
     }
     commit.publish(manifest);
   }
@@ -184,7 +188,7 @@ TEST(ZeroCheckpoint, FourTwoThreeOneRanksKeepEveryBit) {
 
 TEST(ZeroCheckpoint, BeforeTheFirstStepThereIsNoState) {
   for (const int stage : {0, 2}) {
-    base::TemporaryFolder folder;
+    file::TemporaryFolder folder;
     SmallModel model;
     model.stage = stage;
     CommitOptions options;
@@ -211,7 +215,7 @@ TEST(ZeroCheckpoint, BeforeTheFirstStepThereIsNoState) {
       manifest.files.push_back(commit.add(
           shard_states_name(rank, true),
           shard_states_value(
-              model.topology(), rank, without(rank), make_dict())));
+              model.topology(), rank, without(rank), formats::make_dict())));
     }
     commit.publish(manifest);
     const auto checkpoint = ZeroCheckpoint::open(folder.path());
@@ -243,11 +247,12 @@ TEST(ZeroCheckpoint, AClientStateMayNotTakeTheEnginesKeys) {
 }
 
 TEST(ZeroCheckpoint, TheEstimateIsAnUpperBoundThatIsClose) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   const SmallModel model;
-  const Value value =
+  const formats::Value value =
       model_states_value(model.topology(), model.model(), nullptr);
-  const uint64_t size = save_torch_file(folder.path() + "/f.pt", value).size;
+  const uint64_t size =
+      formats::save_torch_file(folder.path() + "/f.pt", value).size;
   EXPECT_GE(estimate_file_bytes(value), size);
   EXPECT_LT(estimate_file_bytes(value), size + 64 * 1024);
 }

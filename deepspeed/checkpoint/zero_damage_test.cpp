@@ -6,10 +6,10 @@
 #include <fstream>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -93,7 +93,7 @@ class ZeroDamage : public ::testing::Test {
         fs::copy_options::overwrite_existing);
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 TEST_F(ZeroDamage, TruncatedFiles) {
@@ -258,12 +258,14 @@ TEST_F(ZeroDamage, ARenamedTagIsWhatItsFilesSay) {
 // Nobody but the bytes of Python's files tells.
 TEST_F(ZeroDamage, WeightsOfAnotherCheckpointWithoutManifest) {
   forget_manifest("new");
-  Value model = load_torch_file(path(kModel));
-  Value module = *model.find("module");
+  formats::Value model = formats::load_torch_file(path(kModel));
+  formats::Value module = *model.find("module");
   static const float other[2] = {40, 50};
-  module.set("b.weight", Tensor::borrow(DType::float32, {2}, other, nullptr));
+  module.set(
+      "b.weight",
+      formats::Tensor::borrow(formats::DType::float32, {2}, other, nullptr));
   model.set("module", module);
-  save_torch_file(path(kModel), model);
+  formats::save_torch_file(path(kModel), model);
   const auto checkpoint = ZeroCheckpoint::open(folder_.path());
   ASSERT_EQ(checkpoint.notes().size(), 1u);
   EXPECT_THAT(checkpoint.notes()[0], HasSubstr("weights of 'b.weight'"));
@@ -315,7 +317,7 @@ TEST_F(ZeroDamage, NoneIsWholeOrNoneIsThere) {
   EXPECT_EQ(code_of(folder_.path(), "other"), ExitCode::no_input);
   EXPECT_EQ(code_of(folder_.path(), "../new"), ExitCode::usage);
   EXPECT_EQ(code_of(folder_.path() + "/nothing"), ExitCode::no_input);
-  base::TemporaryFolder empty;
+  file::TemporaryFolder empty;
   EXPECT_EQ(code_of(empty.path()), ExitCode::no_input);
 }
 
@@ -359,30 +361,30 @@ class ZeroEdits : public ZeroDamage {
   }
 
   // Sets the value at a path of keys of a dict.
-  static Value changed(
-      const Value& value,
+  static formats::Value changed(
+      const formats::Value& value,
       const std::vector<std::string>& keys,
-      const Value& to,
+      const formats::Value& to,
       size_t depth = 0) {
     if (depth == keys.size()) {
       return to;
     }
-    Value out = value;
-    const Value* old = value.find(keys[depth]);
+    formats::Value out = value;
+    const formats::Value* old = value.find(keys[depth]);
     out.set(
         keys[depth],
-        changed(old == nullptr ? Value() : *old, keys, to, depth + 1));
+        changed(old == nullptr ? formats::Value() : *old, keys, to, depth + 1));
     return out;
   }
 
   void edit(
       const std::string& name,
       const std::vector<std::string>& keys,
-      const Value& to) {
-    const Value value = load_torch_file(path(name));
+      const formats::Value& to) {
+    const formats::Value value = formats::load_torch_file(path(name));
     const std::string before = test::read_all(path(name));
     fs::remove(path(name));
-    save_torch_file(path(name), changed(value, keys, to));
+    formats::save_torch_file(path(name), changed(value, keys, to));
     EXPECT_EQ(code_of(folder_.path(), "new"), ExitCode::data) << keys.back();
     test::write_all(path(name), before);
     EXPECT_EQ(code_of(folder_.path(), "new"), ExitCode::ok);
@@ -398,18 +400,19 @@ TEST_F(ZeroEdits, WrongTypesAndSizesOfTheModelFile) {
         "global_steps",
         "dp_world_size"}) {
     edit(kModel, {key}, "text");
-    edit(kModel, {key}, List{7});
+    edit(kModel, {key}, formats::List{7});
   }
   edit(kModel, {"dp_world_size"}, 3);
   edit(kModel, {"dp_world_size"}, -1);
-  edit(kModel, {"module"}, make_ordered_dict());
-  edit(kModel, {"param_shapes"}, List{});
+  edit(kModel, {"module"}, formats::make_ordered_dict());
+  edit(kModel, {"param_shapes"}, formats::List{});
 }
 
 TEST_F(ZeroEdits, WrongTypesAndSizesOfAShard) {
   const std::string root = "optimizer_state_dict";
   static const float few[2] = {};
-  const Tensor small = Tensor::borrow(DType::float32, {2}, few);
+  const formats::Tensor small =
+      formats::Tensor::borrow(formats::DType::float32, {2}, few);
   for (const char* key :
        {"base_optimizer_state",
         "single_partition_of_fp32_groups",
@@ -421,12 +424,19 @@ TEST_F(ZeroEdits, WrongTypesAndSizesOfAShard) {
     edit(kShard0, {root, key}, "text");
   }
   edit(kShard0, {root, "zero_stage"}, 3);
-  edit(kShard0, {root, "partition_count"}, List{2, 4});
-  edit(kShard0, {root, "param_alignment_paddings"}, List{List{0}, List{0}});
-  edit(kShard0, {root, "single_partition_of_fp32_groups"}, List{small, small});
-  edit(kShard0, {root, "base_optimizer_state", "state"}, make_dict());
-  edit(kShard1, {root, "base_optimizer_state", "param_groups"}, List{});
-  edit(kShard1, {root}, make_dict());
+  edit(kShard0, {root, "partition_count"}, formats::List{2, 4});
+  edit(
+      kShard0,
+      {root, "param_alignment_paddings"},
+      formats::List{formats::List{0}, formats::List{0}});
+  edit(
+      kShard0,
+      {root, "single_partition_of_fp32_groups"},
+      formats::List{small, small});
+  edit(kShard0, {root, "base_optimizer_state", "state"}, formats::make_dict());
+  edit(
+      kShard1, {root, "base_optimizer_state", "param_groups"}, formats::List{});
+  edit(kShard1, {root}, formats::make_dict());
 }
 
 } // namespace

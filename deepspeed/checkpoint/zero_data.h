@@ -9,10 +9,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "deepspeed/checkpoint/field.h"
 #include "deepspeed/checkpoint/flat_image.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/checkpoint/zero_folder.h"
+#include "deepspeed/formats/field.h"
 
 namespace deepspeed::checkpoint {
 
@@ -31,10 +31,10 @@ struct ZeroCheckpoint::Data {
   std::vector<std::string> dropped;
   std::vector<std::string> notes;
   base::Json manifest;
-  std::vector<std::shared_ptr<const base::MappedFile>> mappings;
+  std::vector<std::shared_ptr<const file::MappedFile>> mappings;
 
   ZeroTopology topology;
-  std::vector<NamedTensor> module;
+  std::vector<formats::NamedTensor> module;
   std::unordered_map<std::string, size_t> module_index;
   std::vector<std::string> buffers;
   std::vector<std::string> frozen;
@@ -43,9 +43,9 @@ struct ZeroCheckpoint::Data {
   int64_t global_steps = 0;
   int64_t global_samples = -1;
   int64_t skipped_steps = 0;
-  Value lr_scheduler;
-  Value ds_config;
-  Value client_state;
+  formats::Value lr_scheduler;
+  formats::Value ds_config;
+  formats::Value client_state;
   LossScalerState loss_scaler;
   double clip_grad = -1;
 
@@ -61,11 +61,14 @@ using Data = ZeroCheckpoint::Data;
 
 // Module, counters, scheduler, client state; for sharded stages also names and
 // order of the parameters.
-void load_model(const Field& root, Data& data);
+void load_model(const formats::Field& root, Data& data);
 // Optimizer and fp32 weights, from the shards ...
 void load_shards(const ZeroTag& tag, Data& data);
 // ... or from the model file of stage 0.
-void load_stage0(const Field& root, const ZeroOpenOptions& options, Data& data);
+void load_stage0(
+    const formats::Field& root,
+    const ZeroOpenOptions& options,
+    Data& data);
 
 // What tells that the model file and the shards are not of one checkpoint: more
 // updates than steps, or weights that differ (a few elements of each parameter
@@ -79,13 +82,15 @@ std::vector<int64_t> place_parameters(
     const std::vector<std::vector<int64_t>>& paddings);
 
 // A list of OrderedDicts name -> torch.Size. Every name is in the module.
-std::vector<ZeroGroup> read_param_shapes(const Field& field, const Data& data);
+std::vector<ZeroGroup> read_param_shapes(
+    const formats::Field& field,
+    const Data& data);
 // A group's dict without "params".
-Value read_hyperparameters(const Field& group);
+formats::Value read_hyperparameters(const formats::Field& group);
 // "step": an integer, or a tensor of one element.
-int64_t read_step(const Field& field);
+int64_t read_step(const formats::Field& field);
 // The tensor, which must have a floating dtype.
-const Tensor& read_floating(const Field& field);
+const formats::Tensor& read_floating(const formats::Field& field);
 
 } // namespace zero_load
 } // namespace deepspeed::checkpoint

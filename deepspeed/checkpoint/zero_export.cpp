@@ -9,14 +9,14 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/flat_image.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/model_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -29,7 +29,7 @@ constexpr int64_t kBlockElements = int64_t{1} << 18;
 constexpr int64_t kReleaseElements = int64_t{1} << 24;
 
 // fp32 elements, read block by block while they are written.
-class FloatSource : public ByteSource {
+class FloatSource : public formats::ByteSource {
  public:
   FloatSource(int64_t numel, Reader read, ZeroCheckpoint checkpoint)
       : numel_(numel),
@@ -40,7 +40,7 @@ class FloatSource : public ByteSource {
     return static_cast<uint64_t>(numel_) * sizeof(float);
   }
 
-  void write_to(const ByteSink& sink) const override {
+  void write_to(const formats::ByteSink& sink) const override {
     std::vector<float> block(
         static_cast<size_t>(std::min(numel_, kBlockElements)));
     for (int64_t at = 0; at < numel_; at += kBlockElements) {
@@ -62,45 +62,49 @@ class FloatSource : public ByteSource {
 };
 
 // A tensor of the module as fp32 if it is floating, else as it is.
-Tensor of_module(const ZeroCheckpoint& checkpoint, const Tensor& tensor) {
+formats::Tensor of_module(
+    const ZeroCheckpoint& checkpoint,
+    const formats::Tensor& tensor) {
   if (!is_floating(tensor.dtype)) {
     const auto bytes =
         std::make_shared<std::vector<std::byte>>(tensor.byte_size());
     tensor.copy_to(bytes->data());
-    return Tensor::borrow(tensor.dtype, tensor.sizes, bytes->data(), bytes);
+    return formats::Tensor::borrow(
+        tensor.dtype, tensor.sizes, bytes->data(), bytes);
   }
-  Tensor dense = tensor;
+  formats::Tensor dense = tensor;
   if (!tensor.is_contiguous()) {
     // Gathered once: block by block it would be gathered for each block.
     const auto bytes =
         std::make_shared<std::vector<std::byte>>(tensor.byte_size());
     tensor.copy_to(bytes->data());
-    dense = Tensor::borrow(tensor.dtype, tensor.sizes, bytes->data(), bytes);
+    dense = formats::Tensor::borrow(
+        tensor.dtype, tensor.sizes, bytes->data(), bytes);
   }
   const auto read = [dense](int64_t begin, int64_t end, float* out) {
     read_floats(dense, begin, end, out);
   };
-  return Tensor::deferred(
-      DType::float32,
+  return formats::Tensor::deferred(
+      formats::DType::float32,
       tensor.sizes,
       std::make_shared<FloatSource>(tensor.numel(), read, checkpoint));
 }
 
-Tensor of_group(
+formats::Tensor of_group(
     const ZeroCheckpoint& checkpoint,
     const ZeroParameter& parameter) {
   const auto read = [checkpoint, name = parameter.name](
                         int64_t begin, int64_t end, float* out) {
     checkpoint.read_fp32(name, begin, end, out);
   };
-  return Tensor::deferred(
-      DType::float32,
+  return formats::Tensor::deferred(
+      formats::DType::float32,
       parameter.sizes,
       std::make_shared<FloatSource>(parameter.numel(), read, checkpoint));
 }
 
 // All tensors in DeepSpeed's order: buffers, frozen parameters, param groups.
-std::vector<NamedTensor> list_tensors(
+std::vector<formats::NamedTensor> list_tensors(
     const ZeroCheckpoint& checkpoint,
     bool exclude_frozen) {
   const auto contains = [](const std::vector<std::string>& names) {
@@ -108,9 +112,9 @@ std::vector<NamedTensor> list_tensors(
   };
   const auto buffers = contains(checkpoint.buffers());
   const auto frozen = contains(checkpoint.frozen());
-  std::vector<NamedTensor> out;
+  std::vector<formats::NamedTensor> out;
   const auto add_those_in = [&](const std::unordered_set<std::string>& set) {
-    for (const NamedTensor& named : checkpoint.module()) {
+    for (const formats::NamedTensor& named : checkpoint.module()) {
       if (set.contains(named.name)) {
         out.push_back({named.name, of_module(checkpoint, named.tensor)});
       }
@@ -138,20 +142,20 @@ std::vector<NamedTensor> list_tensors(
 using Shared = std::vector<std::pair<std::string, std::string>>;
 
 struct Part {
-  std::vector<NamedTensor> tensors;
+  std::vector<formats::NamedTensor> tensors;
   Shared shared; // tied names whose owner is here
 };
 
 // huggingface_hub's split_torch_state_dict_into_shards(): in order, a new file
 // when the next tensor would not fit, files of their own for larger ones.
 std::vector<Part> split(
-    std::vector<NamedTensor> tensors,
+    std::vector<formats::NamedTensor> tensors,
     const Shared& shared,
     uint64_t max_bytes) {
   std::vector<Part> parts;
   Part current;
   uint64_t bytes = 0;
-  for (NamedTensor& named : tensors) {
+  for (formats::NamedTensor& named : tensors) {
     const uint64_t size = named.tensor.byte_size();
     if (size > max_bytes) {
       parts.push_back({{std::move(named)}, {}});
@@ -172,7 +176,7 @@ std::vector<Part> split(
       const bool is_here = std::any_of(
           part.tensors.begin(),
           part.tensors.end(),
-          [&, &name = owner](const NamedTensor& named) {
+          [&, &name = owner](const formats::NamedTensor& named) {
             return named.name == name;
           });
       if (is_here) {
@@ -185,21 +189,21 @@ std::vector<Part> split(
 }
 
 void write_torch(const std::string& path, const Part& part) {
-  Dict dict;
-  std::unordered_map<std::string, Tensor> by_name;
-  for (const NamedTensor& named : part.tensors) {
+  formats::Dict dict;
+  std::unordered_map<std::string, formats::Tensor> by_name;
+  for (const formats::NamedTensor& named : part.tensors) {
     dict.entries.push_back({named.name, named.tensor});
     by_name.emplace(named.name, named.tensor);
   }
   for (const auto& [alias, owner] : part.shared) {
     dict.entries.push_back({alias, by_name.at(owner)});
   }
-  save_torch_file(path, std::move(dict));
+  formats::save_torch_file(path, std::move(dict));
 }
 
 std::vector<std::string> names_of(const Part& part) {
   std::vector<std::string> names;
-  for (const NamedTensor& named : part.tensors) {
+  for (const formats::NamedTensor& named : part.tensors) {
     names.push_back(named.name);
   }
   for (const auto& [alias, owner] : part.shared) {
@@ -214,7 +218,7 @@ std::string index_text(
   uint64_t bytes = 0;
   std::map<std::string, std::string> map;
   for (size_t i = 0; i < parts.size(); ++i) {
-    for (const NamedTensor& named : parts[i].tensors) {
+    for (const formats::NamedTensor& named : parts[i].tensors) {
       bytes += named.tensor.byte_size();
     }
     for (const std::string& name : names_of(parts[i])) {
@@ -290,14 +294,15 @@ std::vector<std::string> export_fp32(
     if (options.safetensors) {
       // The format has no tied tensors: as safetensors.torch.save_model()
       // does, one copy is written and the metadata tells its other names.
-      save_safetensors(paths.back(), parts[i].tensors, parts[i].shared);
+      formats::save_safetensors(
+          paths.back(), parts[i].tensors, parts[i].shared);
     } else {
       write_torch(paths.back(), parts[i]);
     }
   }
   if (parts.size() > 1) {
     paths.push_back(join(folder, index));
-    base::write_file_atomically(paths.back(), index_text(parts, files));
+    file::write_file_atomically(paths.back(), index_text(parts, files));
   }
   return paths;
 }

@@ -8,14 +8,15 @@
 
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/checkpoint/model_folder.h"
-#include "deepspeed/checkpoint/safetensors.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_test_support.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/json_file.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/safetensors.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -23,7 +24,7 @@ namespace {
 using test::SmallModel;
 using ::testing::ElementsAre;
 
-std::vector<float> floats_of(const Tensor& tensor) {
+std::vector<float> floats_of(const formats::Tensor& tensor) {
   std::vector<float> out(static_cast<size_t>(tensor.numel()));
   tensor.copy_to(reinterpret_cast<std::byte*>(out.data()));
   return out;
@@ -32,7 +33,7 @@ std::vector<float> floats_of(const Tensor& tensor) {
 class ZeroExport : public ::testing::TestWithParam<int> {};
 
 TEST_P(ZeroExport, GivesTheMasterWeights) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   model.stage = GetParam();
   model.save(folder.path());
@@ -40,14 +41,16 @@ TEST_P(ZeroExport, GivesTheMasterWeights) {
   const std::string out = folder.path() + "/out";
   EXPECT_THAT(
       export_fp32(checkpoint, out), ElementsAre(out + "/pytorch_model.bin"));
-  const Value value = load_torch_file(out + "/pytorch_model.bin");
+  const formats::Value value =
+      formats::load_torch_file(out + "/pytorch_model.bin");
   std::vector<std::string> names;
-  for (const DictEntry& entry : value.get_if<Dict>()->entries) {
+  for (const formats::DictEntry& entry :
+       value.get_if<formats::Dict>()->entries) {
     names.push_back(*entry.key.get_if<std::string>());
     const bool is_version = names.back() == "version";
     EXPECT_EQ(
         entry.value.tensor()->dtype,
-        is_version ? DType::int64 : DType::float32);
+        is_version ? formats::DType::int64 : formats::DType::float32);
   }
   EXPECT_THAT(
       names,
@@ -76,7 +79,8 @@ TEST_P(ZeroExport, GivesTheMasterWeights) {
   ExportOptions options;
   options.exclude_frozen = true;
   export_fp32(checkpoint, out, options);
-  const Value less = load_torch_file(out + "/pytorch_model.bin");
+  const formats::Value less =
+      formats::load_torch_file(out + "/pytorch_model.bin");
   EXPECT_EQ(less.find("frozen.weight"), nullptr);
   EXPECT_NE(less.find("table"), nullptr);
 }
@@ -84,7 +88,7 @@ TEST_P(ZeroExport, GivesTheMasterWeights) {
 INSTANTIATE_TEST_SUITE_P(Stages, ZeroExport, ::testing::Values(0, 1, 2));
 
 TEST(ZeroExport, SplitsAsHuggingFaceDoes) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel().save(folder.path());
   ExportOptions options;
   options.safetensors = true;
@@ -95,7 +99,7 @@ TEST(ZeroExport, SplitsAsHuggingFaceDoes) {
   EXPECT_THAT(
       paths[0], ::testing::EndsWith("model-00001-of-00004.safetensors"));
   EXPECT_THAT(paths[4], ::testing::EndsWith("model.safetensors.index.json"));
-  const base::Json index = base::read_json(paths[4], 1 << 20);
+  const base::Json index = file::read_json(paths[4], 1 << 20);
   // 8 + 8 + 8 + 60 + 84 + 8 + 12 + 4: tied names count once.
   EXPECT_EQ(index["metadata"]["total_size"], 192);
   const auto& map = index["weight_map"];
@@ -104,8 +108,8 @@ TEST(ZeroExport, SplitsAsHuggingFaceDoes) {
   EXPECT_EQ(map["decoder.weight"], map["embed.weight"]);
   size_t found = 0;
   for (size_t i = 0; i < 4; ++i) {
-    const Safetensors file = load_safetensors(paths[i]);
-    for (const NamedTensor& named : file.tensors) {
+    const formats::Safetensors file = formats::load_safetensors(paths[i]);
+    for (const formats::NamedTensor& named : file.tensors) {
       EXPECT_THAT(paths[i], ::testing::EndsWith(map[named.name]));
       ++found;
     }
@@ -120,7 +124,7 @@ TEST(ZeroExport, SplitsAsHuggingFaceDoes) {
 }
 
 TEST(ZeroExport, OlderWeightsOfTheFormatGo) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel().save(folder.path());
   const std::string out = folder.path() + "/out";
   const auto run = [&](bool safetensors, uint64_t size) {
@@ -141,7 +145,7 @@ TEST(ZeroExport, OlderWeightsOfTheFormatGo) {
   EXPECT_EQ(run(true, 80), "");
   EXPECT_EQ(ModelWeights::open(out).tensors().size(), 8u);
   EXPECT_NE(ModelWeights::open(out).find("decoder.weight"), nullptr);
-  base::write_file_atomically(out + "/notes.txt", "");
+  file::write_file_atomically(out + "/notes.txt", "");
   // One file in place of four: the index would be found by others.
   EXPECT_THAT(
       run(true, 1 << 20),
@@ -202,8 +206,8 @@ class LargeModel {
       topology.groups[0].parameters.push_back({name, {kElements}});
       model.module.push_back(
           {name,
-           Tensor::borrow(
-               DType::float32,
+           formats::Tensor::borrow(
+               formats::DType::float32,
                {kElements},
                data->data() + i * kElements,
                data)});
@@ -227,11 +231,14 @@ class LargeModel {
       const Shard shard = shard_of(kElements * kParameters, 2, rank);
       OptimizerStates states;
       states.groups.resize(1);
-      states.groups[0].fp32 = Tensor::borrow(
-          DType::float32, {shard.size}, data->data() + shard.offset, data);
+      states.groups[0].fp32 = formats::Tensor::borrow(
+          formats::DType::float32,
+          {shard.size},
+          data->data() + shard.offset,
+          data);
       manifest.files.push_back(commit.add(
           shard_states_name(rank, false),
-          shard_states_value(topology, rank, states, make_dict())));
+          shard_states_value(topology, rank, states, formats::make_dict())));
     }
     commit.publish(manifest);
   }
@@ -256,7 +263,7 @@ int in_child(const Work& work) {
 }
 
 TEST(ZeroExport, NeedsFarLessMemoryThanTheModel) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   ASSERT_EQ(
       in_child([&] {
         LargeModel::save(folder.path());
@@ -279,8 +286,9 @@ TEST(ZeroExport, NeedsFarLessMemoryThanTheModel) {
 #endif
     RecordProperty(manifest ? "hashes_mib" : "checksums_mib", growth_mib);
   }
-  const Value out = load_torch_file(folder.path() + "/out/pytorch_model.bin");
-  EXPECT_EQ(out.get_if<Dict>()->entries.size(), 28u);
+  const formats::Value out =
+      formats::load_torch_file(folder.path() + "/out/pytorch_model.bin");
+  EXPECT_EQ(out.get_if<formats::Dict>()->entries.size(), 28u);
 }
 
 } // namespace

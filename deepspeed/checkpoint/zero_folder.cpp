@@ -7,12 +7,12 @@
 #include <set>
 #include <tuple>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_keys.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -45,7 +45,7 @@ std::vector<std::string> names_in(const std::string& folder) {
 
 // A mapping to hash block by block, so that a file larger than the memory does
 // not push everything else out.
-std::string hash_of(const base::MappedFile& file) {
+std::string hash_of(const file::MappedFile& file) {
   base::ContentHash hash;
   const auto bytes = file.bytes();
   for (size_t at = 0; at < bytes.size(); at += kHashBlockBytes) {
@@ -183,7 +183,7 @@ void check_names(
 
 void check_hashes(const Manifest& manifest, const std::string& path) {
   for (const FileRecord& record : manifest.files) {
-    const base::MappedFile file(join(path, record.name));
+    const file::MappedFile file(join(path, record.name));
     if (file.checked([&] { return hash_of(file); }) != record.hash) {
       throw Error(
           ExitCode::data,
@@ -200,7 +200,7 @@ std::string read_manifest_text(const std::string& path) {
   if (!fs::is_regular_file(path, error)) {
     throw Error(ExitCode::data, "not a regular file", path, kTakeAnother);
   }
-  return base::read_file(path, kMaxManifestBytes);
+  return file::read_file(path, kMaxManifestBytes);
 }
 
 // The manifest if it speaks for the files; else null, and why not if there is
@@ -239,12 +239,12 @@ ZeroTagFile open_file(
     bool verify_checksums) {
   ZeroTagFile file;
   file.path = join(path, name);
-  file.mapping = std::make_shared<const base::MappedFile>(file.path);
-  TorchFileOptions options;
+  file.mapping = std::make_shared<const file::MappedFile>(file.path);
+  formats::TorchFileOptions options;
   options.verify_checksums = verify_checksums;
   options.after_block = [&] { file.mapping->release_pages(); };
   file.value = file.mapping->checked([&] {
-    return parse_torch_file(
+    return formats::parse_torch_file(
         file.mapping->bytes(), file.mapping, file.path, options);
   });
   file.mapping->release_pages();
@@ -266,7 +266,7 @@ std::optional<std::string> read_latest(const std::string& folder) {
   if (!fs::is_regular_file(status)) {
     fail("not a regular file");
   }
-  std::string text = base::read_file(path, kMaxLatestBytes);
+  std::string text = file::read_file(path, kMaxLatestBytes);
   constexpr const char* kSpace = " \t\r\n";
   text.erase(0, text.find_first_not_of(kSpace));
   text.erase(text.find_last_not_of(kSpace) + 1);
@@ -278,10 +278,11 @@ std::optional<std::string> read_latest(const std::string& folder) {
 
 int64_t steps_of_tag(const std::string& path) {
   try {
-    TorchFileOptions options;
+    formats::TorchFileOptions options;
     options.verify_checksums = false;
-    const Value value = load_torch_file(join(path, kModelStatesFile), options);
-    const Value* steps = value.find(zero_keys::kGlobalSteps);
+    const formats::Value value =
+        formats::load_torch_file(join(path, kModelStatesFile), options);
+    const formats::Value* steps = value.find(zero_keys::kGlobalSteps);
     const int64_t* number =
         steps == nullptr ? nullptr : steps->get_if<int64_t>();
     return number == nullptr ? -1 : *number;

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "deepspeed/base/mapped_file.h"
 #include "deepspeed/checkpoint/manifest.h"
-#include "deepspeed/checkpoint/value.h"
+#include "deepspeed/file/mapped_file.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed::checkpoint {
 
@@ -36,8 +36,8 @@ bool has_tag(const std::string& folder, const std::string& tag);
 // A file of a tag, read into a tree whose tensors view `mapping`.
 struct ZeroTagFile {
   std::string path;
-  std::shared_ptr<const base::MappedFile> mapping;
-  Value value;
+  std::shared_ptr<const file::MappedFile> mapping;
+  formats::Value value;
 };
 
 struct ZeroTag {

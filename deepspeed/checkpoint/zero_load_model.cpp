@@ -10,57 +10,60 @@ namespace {
 
 using namespace zero_keys;
 
-int64_t integer_or(const Field& root, std::string_view key, int64_t fallback) {
+int64_t integer_or(
+    const formats::Field& root,
+    std::string_view key,
+    int64_t fallback) {
   const auto found = root.find(key);
   return found && !found->is_none() ? found->integer() : fallback;
 }
 
-Value value_or_none(const Field& root, std::string_view key) {
+formats::Value value_or_none(const formats::Field& root, std::string_view key) {
   const auto found = root.find(key);
-  return found ? found->value() : Value();
+  return found ? found->value() : formats::Value();
 }
 
 // torch.Size, a tuple or a list.
-std::vector<int64_t> read_sizes(const Field& field) {
-  const Value* sizes = &field.value();
-  if (const Object* object = sizes->object()) {
+std::vector<int64_t> read_sizes(const formats::Field& field) {
+  const formats::Value* sizes = &field.value();
+  if (const formats::Object* object = sizes->object()) {
     if (object->name != kSizeClass || object->arguments.size() != 1) {
-      field.fail("expected a torch.Size, found " + describe(*sizes));
+      field.fail("expected a torch.Size, found " + formats::describe(*sizes));
     }
     sizes = &object->arguments[0];
   }
-  const List* items = sizes->get_if<List>();
-  if (const Tuple* tuple = sizes->get_if<Tuple>()) {
+  const formats::List* items = sizes->get_if<formats::List>();
+  if (const formats::Tuple* tuple = sizes->get_if<formats::Tuple>()) {
     items = &tuple->items;
   }
   if (items == nullptr) {
-    field.fail("expected a shape, found " + describe(*sizes));
+    field.fail("expected a shape, found " + formats::describe(*sizes));
   }
   std::vector<int64_t> out;
-  for (const Value& item : *items) {
+  for (const formats::Value& item : *items) {
     const int64_t* size = item.get_if<int64_t>();
     if (size == nullptr || *size < 0) {
-      field.fail("a size is " + describe(item));
+      field.fail("a size is " + formats::describe(item));
     }
     out.push_back(*size);
   }
-  if (!checked_byte_size(out, DType::float32)) {
+  if (!formats::checked_byte_size(out, formats::DType::float32)) {
     field.fail("the shape is too large");
   }
   return out;
 }
 
-void load_module(const Field& root, Data& data) {
-  const Field module = root.at(kModule);
-  for (const DictEntry& entry : module.dict().entries) {
+void load_module(const formats::Field& root, Data& data) {
+  const formats::Field module = root.at(kModule);
+  for (const formats::DictEntry& entry : module.dict().entries) {
     const std::string* name = entry.key.get_if<std::string>();
     if (name == nullptr) {
-      module.fail("a tensor's name is " + describe(entry.key));
+      module.fail("a tensor's name is " + formats::describe(entry.key));
     }
     data.module_index.emplace(*name, data.module.size());
     data.module.push_back({*name, module.at(*name).tensor()});
   }
-  const Field buffers = root.at(kBufferNames);
+  const formats::Field buffers = root.at(kBufferNames);
   for (size_t i = 0; i < buffers.items().size(); ++i) {
     data.buffers.push_back(buffers.at(static_cast<int64_t>(i)).string());
   }
@@ -70,9 +73,9 @@ void load_module(const Field& root, Data& data) {
 void find_shared(Data& data) {
   const std::unordered_set<std::string> buffers(
       data.buffers.begin(), data.buffers.end());
-  std::map<std::pair<const void*, int64_t>, const NamedTensor*> owners;
-  for (const NamedTensor& named : data.module) {
-    const Tensor& tensor = named.tensor;
+  std::map<std::pair<const void*, int64_t>, const formats::NamedTensor*> owners;
+  for (const formats::NamedTensor& named : data.module) {
+    const formats::Tensor& tensor = named.tensor;
     if (buffers.contains(named.name) || tensor.numel() == 0) {
       continue;
     }
@@ -84,22 +87,22 @@ void find_shared(Data& data) {
   }
 }
 
-void load_shared(const Field& root, Data& data) {
+void load_shared(const formats::Field& root, Data& data) {
   const auto shared = root.find(kSharedParams);
   if (!shared || shared->is_none()) {
     find_shared(data);
     return;
   }
-  for (const DictEntry& entry : shared->dict().entries) {
+  for (const formats::DictEntry& entry : shared->dict().entries) {
     const std::string* alias = entry.key.get_if<std::string>();
     if (alias == nullptr) {
-      shared->fail("a name is " + describe(entry.key));
+      shared->fail("a name is " + formats::describe(entry.key));
     }
     data.shared.emplace_back(*alias, shared->at(*alias).string());
   }
 }
 
-void load_counters(const Field& root, Data& data) {
+void load_counters(const formats::Field& root, Data& data) {
   data.global_steps = root.at(kGlobalSteps).integer();
   data.global_samples = integer_or(root, kGlobalSamples, -1);
   data.skipped_steps = integer_or(root, kSkippedSteps, 0);
@@ -119,31 +122,35 @@ void load_counters(const Field& root, Data& data) {
   }
 }
 
-void load_client_state(const Field& root, Data& data) {
-  Dict client;
-  for (const DictEntry& entry : root.dict().entries) {
+void load_client_state(const formats::Field& root, Data& data) {
+  formats::Dict client;
+  for (const formats::DictEntry& entry : root.dict().entries) {
     const std::string* key = entry.key.get_if<std::string>();
     if (key == nullptr || !is_engine_key(*key)) {
       client.entries.push_back(entry);
     }
   }
-  data.client_state = without_unknown(std::move(client), &data.dropped);
+  data.client_state =
+      formats::without_unknown(std::move(client), &data.dropped);
 }
 
 } // namespace
 
-std::vector<ZeroGroup> read_param_shapes(const Field& field, const Data& data) {
+std::vector<ZeroGroup> read_param_shapes(
+    const formats::Field& field,
+    const Data& data) {
   std::vector<ZeroGroup> groups;
   std::unordered_set<std::string> seen;
   for (size_t g = 0; g < field.items().size(); ++g) {
-    const Field shapes = field.at(static_cast<int64_t>(g));
+    const formats::Field shapes = field.at(static_cast<int64_t>(g));
     ZeroGroup group;
-    for (const DictEntry& entry : shapes.dict().entries) {
+    for (const formats::DictEntry& entry : shapes.dict().entries) {
       const std::string* name = entry.key.get_if<std::string>();
       if (name == nullptr || !seen.insert(*name).second) {
-        shapes.fail(describe(entry.key) + " is no name, or stands twice");
+        shapes.fail(
+            formats::describe(entry.key) + " is no name, or stands twice");
       }
-      const Field sizes = shapes.at(*name);
+      const formats::Field sizes = shapes.at(*name);
       group.parameters.push_back({*name, read_sizes(sizes)});
       const auto found = data.module_index.find(*name);
       if (found == data.module_index.end() ||
@@ -176,9 +183,9 @@ std::vector<int64_t> place_parameters(
   return flat;
 }
 
-Value read_hyperparameters(const Field& group) {
-  Dict out;
-  for (const DictEntry& entry : group.dict().entries) {
+formats::Value read_hyperparameters(const formats::Field& group) {
+  formats::Dict out;
+  for (const formats::DictEntry& entry : group.dict().entries) {
     const std::string* key = entry.key.get_if<std::string>();
     if (key == nullptr || *key != kParams) {
       out.entries.push_back(entry);
@@ -187,23 +194,23 @@ Value read_hyperparameters(const Field& group) {
   return out;
 }
 
-const Tensor& read_floating(const Field& field) {
-  const Tensor& tensor = field.tensor();
+const formats::Tensor& read_floating(const formats::Field& field) {
+  const formats::Tensor& tensor = field.tensor();
   if (!is_floating(tensor.dtype)) {
-    field.fail("expected floating point, found " + describe(tensor));
+    field.fail("expected floating point, found " + formats::describe(tensor));
   }
   return tensor;
 }
 
-int64_t read_step(const Field& field) {
+int64_t read_step(const formats::Field& field) {
   if (field.value().tensor() == nullptr) {
     return field.integer();
   }
-  const Tensor& tensor = field.tensor();
+  const formats::Tensor& tensor = field.tensor();
   if (tensor.numel() != 1) {
-    field.fail("expected one number, found " + describe(tensor));
+    field.fail("expected one number, found " + formats::describe(tensor));
   }
-  if (tensor.dtype == DType::int64) {
+  if (tensor.dtype == formats::DType::int64) {
     int64_t step = 0;
     tensor.copy_to(reinterpret_cast<std::byte*>(&step));
     return step;
@@ -216,7 +223,7 @@ int64_t read_step(const Field& field) {
   return static_cast<int64_t>(step);
 }
 
-void load_model(const Field& root, Data& data) {
+void load_model(const formats::Field& root, Data& data) {
   load_counters(root, data);
   load_module(root, data);
   load_shared(root, data);

@@ -10,7 +10,7 @@ namespace {
 
 using namespace zero_keys;
 
-void read(const Field& from, std::string_view key, double* out) {
+void read(const formats::Field& from, std::string_view key, double* out) {
   if (const auto found = from.find(key); found && !found->is_none()) {
     *out = found->real();
     if (!std::isfinite(*out) || *out <= 0) {
@@ -19,19 +19,19 @@ void read(const Field& from, std::string_view key, double* out) {
   }
 }
 
-void read(const Field& from, std::string_view key, int64_t* out) {
+void read(const formats::Field& from, std::string_view key, int64_t* out) {
   if (const auto found = from.find(key); found && !found->is_none()) {
     *out = found->integer();
   }
 }
 
-void read(const Field& from, std::string_view key, bool* out) {
+void read(const formats::Field& from, std::string_view key, bool* out) {
   if (const auto found = from.find(key); found && !found->is_none()) {
     *out = found->boolean();
   }
 }
 
-void read_common(const Field& from, LossScalerState* out) {
+void read_common(const formats::Field& from, LossScalerState* out) {
   read(from, kCurScale, &out->scale);
   read(from, kCurIter, &out->iteration);
   read(from, kLastOverflowIter, &out->last_overflow);
@@ -39,7 +39,7 @@ void read_common(const Field& from, LossScalerState* out) {
   read(from, kScaleWindow, &out->window);
 }
 
-void read_hysteresis(const Field& from, LossScalerState* out) {
+void read_hysteresis(const formats::Field& from, LossScalerState* out) {
   read(from, kMinScale, &out->min_scale);
   read(from, kDelayedShift, &out->hysteresis);
   read(from, kCurHysteresis, &out->hysteresis_left);
@@ -48,14 +48,16 @@ void read_hysteresis(const Field& from, LossScalerState* out) {
 
 } // namespace
 
-LossScalerState read_loss_scaler(const Field& field) {
-  const Object* object = field.value().object();
+LossScalerState read_loss_scaler(const formats::Field& field) {
+  const formats::Object* object = field.value().object();
   if (object == nullptr ||
       (object->name != kLossScalerClass &&
        object->name != kDynamicLossScalerClass)) {
-    field.fail("expected a loss scaler, found " + describe(field.value()));
+    field.fail(
+        "expected a loss scaler, found " + formats::describe(field.value()));
   }
-  const Field state(object->state, field.file() + ": " + field.place());
+  const formats::Field state(
+      object->state, field.file() + ": " + field.place());
   LossScalerState out;
   out.dynamic = object->name == kDynamicLossScalerClass;
   read_common(state, &out);
@@ -64,8 +66,8 @@ LossScalerState read_loss_scaler(const Field& field) {
 }
 
 LossScalerState read_stage0_scaler(
-    const Field& optimizer,
-    const std::optional<Field>& own) {
+    const formats::Field& optimizer,
+    const std::optional<formats::Field>& own) {
   LossScalerState out;
   read(optimizer, kDynamicLossScale, &out.dynamic);
   read_common(optimizer, &out);

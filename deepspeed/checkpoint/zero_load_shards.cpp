@@ -3,41 +3,45 @@
 #include <algorithm>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/dump.h"
 #include "deepspeed/checkpoint/zero_data.h"
 #include "deepspeed/checkpoint/zero_keys.h"
 #include "deepspeed/checkpoint/zero_load_scaler.h"
 #include "deepspeed/checkpoint/zero_shard.h"
+#include "deepspeed/formats/dump.h"
 
 namespace deepspeed::checkpoint::zero_load {
 namespace {
 
 using namespace zero_keys;
 
-[[noreturn]] void disagree(const std::string& what, const Field& field) {
+[[noreturn]] void disagree(
+    const std::string& what,
+    const formats::Field& field) {
   field.fail(
       "differs from shard 0 in " + what +
       ": the shards are not of one checkpoint");
 }
 
 // The optimizer's param groups; absent in an "elastic" file.
-std::optional<Field> param_groups(const Field& optimizer) {
-  const Field base = optimizer.at(kBaseOptimizerState);
-  if (base.value().get_if<List>() != nullptr) {
+std::optional<formats::Field> param_groups(const formats::Field& optimizer) {
+  const formats::Field base = optimizer.at(kBaseOptimizerState);
+  if (base.value().get_if<formats::List>() != nullptr) {
     return std::nullopt;
   }
   return base.at(kParamGroups);
 }
 
 // The state entries of group g; nothing before the first step.
-std::optional<Field> group_state(const Field& optimizer, size_t g) {
-  const Field base = optimizer.at(kBaseOptimizerState);
+std::optional<formats::Field> group_state(
+    const formats::Field& optimizer,
+    size_t g) {
+  const formats::Field base = optimizer.at(kBaseOptimizerState);
   const int64_t number = static_cast<int64_t>(g);
   const auto groups = param_groups(optimizer);
   if (!groups) {
     return base.at(number);
   }
-  const Field numbers = groups->at(number).at(kParams);
+  const formats::Field numbers = groups->at(number).at(kParams);
   if (numbers.items().size() != 1) {
     numbers.fail("expected one flat parameter");
   }
@@ -45,17 +49,18 @@ std::optional<Field> group_state(const Field& optimizer, size_t g) {
 }
 
 // The stage in the file, or for BF16_Optimizer the one of the configuration.
-int read_stage(const Field& root, const Field& optimizer) {
+int read_stage(const formats::Field& root, const formats::Field& optimizer) {
   const auto stage = optimizer.find(kZeroStage);
   if (!stage) {
     const auto config = root.find(kDsConfig);
-    const auto zero = config && config->value().get_if<Dict>() != nullptr
+    const auto zero =
+        config && config->value().get_if<formats::Dict>() != nullptr
         ? config->find("zero_optimization")
         : std::nullopt;
     const auto number = zero ? zero->find("stage") : std::nullopt;
     return number ? static_cast<int>(number->integer()) : 1;
   }
-  const Object* object = stage->value().object();
+  const formats::Object* object = stage->value().object();
   const int64_t* number = nullptr;
   if (object != nullptr && object->arguments.size() == 1) {
     number = object->arguments[0].get_if<int64_t>();
@@ -70,7 +75,7 @@ int read_stage(const Field& root, const Field& optimizer) {
 
 // Elements behind each parameter (zero_optimization.parameter_alignment).
 std::vector<std::vector<int64_t>> read_paddings(
-    const Field& optimizer,
+    const formats::Field& optimizer,
     const ZeroTopology& topology) {
   std::vector<std::vector<int64_t>> paddings;
   const auto found = optimizer.find(kAlignmentPaddings);
@@ -78,14 +83,14 @@ std::vector<std::vector<int64_t>> read_paddings(
     return paddings;
   }
   for (size_t g = 0; g < topology.groups.size(); ++g) {
-    const Field group = found->at(static_cast<int64_t>(g));
+    const formats::Field group = found->at(static_cast<int64_t>(g));
     const size_t count = topology.groups[g].parameters.size();
     if (group.items().size() != count) {
       group.fail("expected " + std::to_string(count) + " paddings");
     }
     std::vector<int64_t> list;
     for (size_t i = 0; i < count; ++i) {
-      const Field padding = group.at(static_cast<int64_t>(i));
+      const formats::Field padding = group.at(static_cast<int64_t>(i));
       // 16 bytes at most.
       if (padding.integer() < 0 || padding.integer() >= 16) {
         padding.fail("not a padding");
@@ -108,8 +113,11 @@ std::string missing_ranks(int64_t files, int64_t ranks) {
           std::to_string(ranks - 1) + " are missing";
 }
 
-void check_count(const Field& optimizer, const ZeroTag& tag, const Data& data) {
-  const Field counts = optimizer.at(kPartitionCount);
+void check_count(
+    const formats::Field& optimizer,
+    const ZeroTag& tag,
+    const Data& data) {
+  const formats::Field counts = optimizer.at(kPartitionCount);
   const size_t groups = data.topology.groups.size();
   if (counts.items().size() != groups) {
     counts.fail(
@@ -118,7 +126,7 @@ void check_count(const Field& optimizer, const ZeroTag& tag, const Data& data) {
   }
   const int64_t files = static_cast<int64_t>(tag.shards.size());
   for (size_t g = 0; g < groups; ++g) {
-    const Field count = counts.at(static_cast<int64_t>(g));
+    const formats::Field count = counts.at(static_cast<int64_t>(g));
     if (count.integer() != files || data.topology.ranks != files) {
       throw base::Error(
           base::ExitCode::data,
@@ -133,24 +141,26 @@ void check_count(const Field& optimizer, const ZeroTag& tag, const Data& data) {
 }
 
 // A flat tensor of the shard: with its padding or without.
-Tensor read_flat(const Field& field, const Shard& shard) {
-  const Tensor& tensor = read_floating(field);
+formats::Tensor read_flat(const formats::Field& field, const Shard& shard) {
+  const formats::Tensor& tensor = read_floating(field);
   if (tensor.sizes.size() != 1 ||
       (tensor.numel() != shard.used && tensor.numel() != shard.size)) {
     field.fail(
         "expected " + std::to_string(shard.used) + " or " +
-        std::to_string(shard.size) + " elements, found " + describe(tensor));
+        std::to_string(shard.size) + " elements, found " +
+        formats::describe(tensor));
   }
   return tensor;
 }
 
 // Names of the tensors of a state, without scalars and what is None.
-std::vector<std::string> tensor_names(const std::optional<Field>& state) {
+std::vector<std::string> tensor_names(
+    const std::optional<formats::Field>& state) {
   std::vector<std::string> names;
   if (state) {
-    for (const DictEntry& entry : state->dict().entries) {
+    for (const formats::DictEntry& entry : state->dict().entries) {
       const std::string* name = entry.key.get_if<std::string>();
-      const Tensor* tensor = entry.value.tensor();
+      const formats::Tensor* tensor = entry.value.tensor();
       if (name != nullptr && tensor != nullptr && !tensor->sizes.empty()) {
         names.push_back(*name);
       }
@@ -159,7 +169,9 @@ std::vector<std::string> tensor_names(const std::optional<Field>& state) {
   return names;
 }
 
-int64_t step_of(const Field& optimizer, const std::optional<Field>& state) {
+int64_t step_of(
+    const formats::Field& optimizer,
+    const std::optional<formats::Field>& state) {
   if (const auto step = optimizer.find(kBaseOptimizerStep)) {
     return read_step(*step);
   }
@@ -175,13 +187,13 @@ struct Common {
   std::vector<std::vector<std::string>> names; // of each group's states
 };
 
-Common common_of(const Field& optimizer, size_t groups) {
+Common common_of(const formats::Field& optimizer, size_t groups) {
   Common common;
   if (const auto found = param_groups(optimizer)) {
-    common.groups = dump(found->value()).dump();
+    common.groups = formats::dump(found->value()).dump();
   }
   if (const auto scaler = optimizer.find(kLossScaler)) {
-    common.scaler = dump(scaler->value()).dump();
+    common.scaler = formats::dump(scaler->value()).dump();
   }
   for (size_t g = 0; g < groups; ++g) {
     const auto state = group_state(optimizer, g);
@@ -191,7 +203,10 @@ Common common_of(const Field& optimizer, size_t groups) {
   return common;
 }
 
-void compare(const Common& first, const Common& other, const Field& shard) {
+void compare(
+    const Common& first,
+    const Common& other,
+    const formats::Field& shard) {
   for (size_t g = 0; g < first.steps.size(); ++g) {
     if (other.steps[g] != first.steps[g]) {
       disagree(
@@ -213,17 +228,17 @@ void compare(const Common& first, const Common& other, const Field& shard) {
 
 // Adds the tensors of one shard to the images.
 void add_shard(
-    const Field& optimizer,
+    const formats::Field& optimizer,
     int rank,
     const std::vector<int64_t>& flat,
     Data& data) {
-  const Field weights = optimizer.at(kFp32Partition);
+  const formats::Field weights = optimizer.at(kFp32Partition);
   if (weights.items().size() != flat.size()) {
     weights.fail("expected " + std::to_string(flat.size()) + " param groups");
   }
   for (size_t g = 0; g < flat.size(); ++g) {
     const Shard shard = shard_of(flat[g], data.topology.ranks, rank);
-    const Field fp32 = weights.at(static_cast<int64_t>(g));
+    const formats::Field fp32 = weights.at(static_cast<int64_t>(g));
     data.fp32[g].add(shard.offset, shard.used, read_flat(fp32, shard));
     const auto state = group_state(optimizer, g);
     for (const std::string& name : tensor_names(state)) {
@@ -236,8 +251,8 @@ void add_shard(
 } // namespace
 
 void load_shards(const ZeroTag& tag, Data& data) {
-  const Field first_root(tag.shards[0].value, tag.shards[0].path);
-  const Field first = first_root.at(kOptimizerStateDict);
+  const formats::Field first_root(tag.shards[0].value, tag.shards[0].path);
+  const formats::Field first = first_root.at(kOptimizerStateDict);
   data.topology.stage = read_stage(first_root, first);
   check_count(first, tag, data);
   const size_t count = data.topology.groups.size();
@@ -257,8 +272,8 @@ void load_shards(const ZeroTag& tag, Data& data) {
     data.clip_grad = clip->real();
   }
   for (size_t rank = 0; rank < tag.shards.size(); ++rank) {
-    const Field root(tag.shards[rank].value, tag.shards[rank].path);
-    const Field optimizer = root.at(kOptimizerStateDict);
+    const formats::Field root(tag.shards[rank].value, tag.shards[rank].path);
+    const formats::Field optimizer = root.at(kOptimizerStateDict);
     if (rank > 0) {
       compare(common, common_of(optimizer, count), root);
     }

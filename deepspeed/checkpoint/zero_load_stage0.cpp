@@ -23,19 +23,19 @@ int64_t index(size_t i) {
 
 // The parts of the file that hold the optimizer.
 struct Optimizer {
-  Field base; // torch's state_dict()
-  std::optional<Field> flat; // fp32_groups_flat
-  std::optional<Field> weights; // fp32_groups
+  formats::Field base; // torch's state_dict()
+  std::optional<formats::Field> flat; // fp32_groups_flat
+  std::optional<formats::Field> weights; // fp32_groups
 
   size_t group_count() const {
     return base.at(kParamGroups).items().size();
   }
-  Field group(size_t g) const {
+  formats::Field group(size_t g) const {
     return base.at(kParamGroups).at(index(g));
   }
 };
 
-Optimizer find_optimizer(const Field& optimizer) {
+Optimizer find_optimizer(const formats::Field& optimizer) {
   const auto base = optimizer.find(kOptimizerStateDict);
   return {
       base ? *base : optimizer,
@@ -51,7 +51,7 @@ std::vector<std::string> candidates(const Data& data) {
     others.insert(alias);
   }
   std::vector<std::string> names;
-  for (const NamedTensor& named : data.module) {
+  for (const formats::NamedTensor& named : data.module) {
     if (!others.contains(named.name) && named.tensor.numel() > 0) {
       names.push_back(named.name);
     }
@@ -115,10 +115,12 @@ std::string mismatch(
           " parameters, the checkpoint has " + std::to_string(numbers);
     }
     for (size_t i = 0; optimizer.weights && i < parameters.size(); ++i) {
-      const Field weight = optimizer.weights->at(index(g)).at(index(i));
+      const formats::Field weight =
+          optimizer.weights->at(index(g)).at(index(i));
       if (weight.tensor().sizes != parameters[i].sizes) {
-        return parameters[i].name + " is " + describe(weight.tensor()) +
-            " in the checkpoint's " + which;
+        return parameters[i].name + " is " +
+            formats::describe(weight.tensor()) + " in the checkpoint's " +
+            which;
       }
     }
   }
@@ -127,7 +129,10 @@ std::string mismatch(
 
 // Whether elements [begin, ...) of fp32 weights, rounded, are the parameter.
 template <typename T>
-bool rounds_to(const Tensor& fp32, int64_t begin, const Tensor& parameter) {
+bool rounds_to(
+    const formats::Tensor& fp32,
+    int64_t begin,
+    const formats::Tensor& parameter) {
   const int64_t numel = parameter.numel();
   if (begin + numel > fp32.numel() || !fp32.is_contiguous()) {
     return false;
@@ -145,11 +150,14 @@ bool rounds_to(const Tensor& fp32, int64_t begin, const Tensor& parameter) {
              rounded.data(), stored.data(), stored.size() * sizeof(T)) == 0;
 }
 
-bool rounds_to(const Tensor& fp32, int64_t begin, const Tensor& parameter) {
+bool rounds_to(
+    const formats::Tensor& fp32,
+    int64_t begin,
+    const formats::Tensor& parameter) {
   switch (parameter.dtype) {
-    case DType::bfloat16:
+    case formats::DType::bfloat16:
       return rounds_to<base::BFloat16>(fp32, begin, parameter);
-    case DType::float16:
+    case formats::DType::float16:
       return rounds_to<base::Float16>(fp32, begin, parameter);
     default:
       return false;
@@ -163,24 +171,26 @@ std::optional<Names> names_by_value(
     const Optimizer& optimizer,
     const Data& data) {
   std::vector<std::string> rest = candidates(data);
-  const auto take = [&](const Tensor& fp32, int64_t begin, bool whole) {
-    const auto found =
-        std::find_if(rest.begin(), rest.end(), [&](const std::string& name) {
-          const Tensor& tensor = data.module[data.module_index.at(name)].tensor;
-          return (!whole || tensor.sizes == fp32.sizes) &&
-              rounds_to(fp32, begin, tensor);
-        });
-    std::string name;
-    if (found != rest.end()) {
-      name = *found;
-      rest.erase(found);
-    }
-    return name;
-  };
+  const auto take =
+      [&](const formats::Tensor& fp32, int64_t begin, bool whole) {
+        const auto found = std::find_if(
+            rest.begin(), rest.end(), [&](const std::string& name) {
+              const formats::Tensor& tensor =
+                  data.module[data.module_index.at(name)].tensor;
+              return (!whole || tensor.sizes == fp32.sizes) &&
+                  rounds_to(fp32, begin, tensor);
+            });
+        std::string name;
+        if (found != rest.end()) {
+          name = *found;
+          rest.erase(found);
+        }
+        return name;
+      };
   Names names(optimizer.group_count());
   for (size_t g = 0; g < names.size(); ++g) {
     if (optimizer.flat) {
-      const Tensor& flat = read_floating(optimizer.flat->at(index(g)));
+      const formats::Tensor& flat = read_floating(optimizer.flat->at(index(g)));
       for (int64_t at = 0; at < flat.numel();) {
         names[g].push_back(take(flat, at, false));
         if (names[g].back().empty()) {
@@ -189,7 +199,7 @@ std::optional<Names> names_by_value(
         at += data.module[data.module_index.at(names[g].back())].tensor.numel();
       }
     } else if (optimizer.weights) {
-      const Field weights = optimizer.weights->at(index(g));
+      const formats::Field weights = optimizer.weights->at(index(g));
       for (size_t i = 0; i < weights.items().size(); ++i) {
         names[g].push_back(take(read_floating(weights.at(index(i))), 0, true));
         if (names[g].back().empty()) {
@@ -208,7 +218,7 @@ std::optional<Names> names_by_value(
 // the caller can do without.
 std::optional<std::vector<ZeroGroup>> find_groups(
     const Optimizer& optimizer,
-    const std::optional<Field>& own,
+    const std::optional<formats::Field>& own,
     const ZeroOpenOptions& options,
     const Data& data) {
   std::vector<ZeroGroup> groups;
@@ -244,24 +254,24 @@ std::optional<std::vector<ZeroGroup>> find_groups(
 
 // State entries of one parameter of torch's optimizer.
 void add_parameter_state(
-    const Field& state,
+    const formats::Field& state,
     const ZeroParameter& parameter,
     Data& data) {
   Data::Place& place = data.places.at(parameter.name);
-  for (const DictEntry& entry : state.dict().entries) {
+  for (const formats::DictEntry& entry : state.dict().entries) {
     const std::string* name = entry.key.get_if<std::string>();
     if (name == nullptr) {
-      state.fail("a state's name is " + describe(entry.key));
+      state.fail("a state's name is " + formats::describe(entry.key));
     }
-    const Field field = state.at(*name);
+    const formats::Field field = state.at(*name);
     if (*name == kStep) {
       place.step = read_step(field);
     } else if (
         entry.value.tensor() != nullptr && !field.tensor().sizes.empty()) {
-      const Tensor& tensor = read_floating(field);
+      const formats::Tensor& tensor = read_floating(field);
       if (tensor.numel() != parameter.numel()) {
         field.fail(
-            describe(tensor) + " for a parameter of " +
+            formats::describe(tensor) + " for a parameter of " +
             std::to_string(parameter.numel()) + " elements");
       }
       data.states[place.group][*name].add(place.begin, place.numel, tensor);
@@ -287,10 +297,10 @@ void share_steps(const ZeroGroup& group, Data& data) {
 }
 
 void load_parameter_states(const Optimizer& optimizer, Data& data) {
-  const Field states = optimizer.base.at(kState);
+  const formats::Field states = optimizer.base.at(kState);
   for (size_t g = 0; g < data.topology.groups.size(); ++g) {
     const ZeroGroup& group = data.topology.groups[g];
-    const Field numbers = optimizer.group(g).at(kParams);
+    const formats::Field numbers = optimizer.group(g).at(kParams);
     for (size_t i = 0; i < group.parameters.size(); ++i) {
       const auto state = states.find(numbers.at(index(i)).integer());
       if (state) {
@@ -302,11 +312,11 @@ void load_parameter_states(const Optimizer& optimizer, Data& data) {
 }
 
 void load_flat_states(const Optimizer& optimizer, Data& data) {
-  const Field states = optimizer.base.at(kState);
+  const formats::Field states = optimizer.base.at(kState);
   for (size_t g = 0; g < data.topology.groups.size(); ++g) {
     const ZeroGroup& group = data.topology.groups[g];
     const ZeroParameter whole{"", {group.numel()}};
-    const Field numbers = optimizer.group(g).at(kParams);
+    const formats::Field numbers = optimizer.group(g).at(kParams);
     const auto state = states.find(numbers.at(0).integer());
     if (!state) {
       continue;
@@ -325,14 +335,14 @@ void load_weights(const Optimizer& optimizer, Data& data) {
   for (size_t g = 0; g < data.topology.groups.size(); ++g) {
     const ZeroGroup& group = data.topology.groups[g];
     if (optimizer.flat) {
-      const Field flat = optimizer.flat->at(index(g));
+      const formats::Field flat = optimizer.flat->at(index(g));
       data.fp32[g].add(0, group.numel(), read_floating(flat));
       continue;
     }
     for (size_t i = 0; i < group.parameters.size(); ++i) {
       const std::string& name = group.parameters[i].name;
       const Data::Place& place = data.places.at(name);
-      const Tensor& tensor = optimizer.weights
+      const formats::Tensor& tensor = optimizer.weights
           ? read_floating(optimizer.weights->at(index(g)).at(index(i)))
           : data.module[data.module_index.at(name)].tensor;
       data.fp32[g].add(place.begin, place.numel, tensor);
@@ -343,7 +353,7 @@ void load_weights(const Optimizer& optimizer, Data& data) {
 } // namespace
 
 void load_stage0(
-    const Field& root,
+    const formats::Field& root,
     const ZeroOpenOptions& options,
     Data& data) {
   data.topology.stage = 0;

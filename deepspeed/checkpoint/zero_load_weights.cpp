@@ -12,11 +12,11 @@ namespace {
 constexpr int64_t kSample = 32; // elements at each end of a parameter
 
 // `value` as a tensor of this dtype holds it.
-float rounded(float value, DType dtype) {
+float rounded(float value, formats::DType dtype) {
   switch (dtype) {
-    case DType::bfloat16:
+    case formats::DType::bfloat16:
       return static_cast<float>(base::BFloat16(value));
-    case DType::float16:
+    case formats::DType::float16:
       return static_cast<float>(base::Float16(value));
     default:
       return value;
@@ -24,7 +24,7 @@ float rounded(float value, DType dtype) {
 }
 
 bool differ(
-    const Tensor& tensor,
+    const formats::Tensor& tensor,
     const FlatImage& fp32,
     const Data::Place& place,
     int64_t begin,
@@ -54,7 +54,7 @@ std::string contradiction(const Data& data) {
   }
   for (const ZeroGroup& group : data.topology.groups) {
     for (const ZeroParameter& parameter : group.parameters) {
-      const Tensor& tensor =
+      const formats::Tensor& tensor =
           data.module[data.module_index.at(parameter.name)].tensor;
       const Data::Place& place = data.places.at(parameter.name);
       const int64_t sample = std::min(kSample, place.numel);

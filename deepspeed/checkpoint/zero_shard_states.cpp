@@ -14,8 +14,10 @@ namespace {
 using namespace zero_keys;
 using namespace zero_values;
 
-Value loss_scaler_object(const LossScalerState& scaler, DType dtype) {
-  Dict state;
+formats::Value loss_scaler_object(
+    const LossScalerState& scaler,
+    formats::DType dtype) {
+  formats::Dict state;
   put(state, kCurScale, scaler.scale);
   put(state, "dynamic", scaler.dynamic);
   if (!scaler.dynamic) {
@@ -30,29 +32,29 @@ Value loss_scaler_object(const LossScalerState& scaler, DType dtype) {
   put(state, kCurHysteresis, scaler.hysteresis_left);
   put(state, kConsecutiveHysteresis, scaler.consecutive_hysteresis);
   put(state, "raise_error_at_min_scale", true);
-  Object type;
-  type.name = "torch." + std::string(dtype_name(dtype));
+  formats::Object type;
+  type.name = "torch." + std::string(formats::dtype_name(dtype));
   put(state, "dtype", std::move(type));
   return instance(kDynamicLossScalerClass, std::move(state));
 }
 
 struct ShardLists {
-  List fp32;
-  List paddings;
-  List alignments;
-  List counts;
-  List slices;
+  formats::List fp32;
+  formats::List paddings;
+  formats::List alignments;
+  formats::List counts;
+  formats::List slices;
   std::vector<int64_t> sizes;
 };
 
 // name -> where the parameter's part of the shard lies, for those that have one
-Value slice_addresses(const ZeroGroup& group, const Shard& shard) {
-  Dict addresses = ordered_dict();
+formats::Value slice_addresses(const ZeroGroup& group, const Shard& shard) {
+  formats::Dict addresses = ordered_dict();
   int64_t begin = 0;
   for (const ZeroParameter& parameter : group.parameters) {
     const Overlap part = overlap_of(shard, begin, parameter.numel());
     if (part.numel > 0) {
-      Dict address;
+      formats::Dict address;
       put(address, "numel", part.numel);
       put(address, "start", part.in_shard);
       put(addresses,
@@ -72,7 +74,7 @@ ShardLists shard_lists(
   for (size_t g = 0; g < topology.groups.size(); ++g) {
     const ZeroGroup& group = topology.groups[g];
     const Shard shard = shard_of(group.numel(), topology.ranks, rank);
-    const Tensor& weights = states.groups[g].fp32;
+    const formats::Tensor& weights = states.groups[g].fp32;
     require(
         weights.numel() == shard.used || weights.numel() == shard.size,
         "the fp32 shard has " + std::to_string(weights.numel()) +
@@ -90,22 +92,22 @@ ShardLists shard_lists(
 
 } // namespace
 
-Value shard_states_value(
+formats::Value shard_states_value(
     const ZeroTopology& topology,
     int rank,
     const OptimizerStates& states,
-    const Value& ds_config) {
+    const formats::Value& ds_config) {
   require(
       topology.stage == 1 || topology.stage == 2,
       "no shards in stage " + std::to_string(topology.stage));
   check_groups(topology, states);
   ShardLists lists = shard_lists(topology, rank, states);
-  Object stage;
+  formats::Object stage;
   stage.name = kZeroStageClass;
-  stage.call = Object::Call::function;
+  stage.call = formats::Object::Call::function;
   stage.arguments = {topology.stage};
 
-  Dict optimizer;
+  formats::Dict optimizer;
   put(optimizer,
       kLossScaler,
       loss_scaler_object(states.loss_scaler, topology.dtype));
@@ -122,7 +124,7 @@ Value shard_states_value(
   put(optimizer, kPartitionCount, std::move(lists.counts));
   put(optimizer, kDsVersion, kDeepSpeedVersion);
   put(optimizer, kSliceMappings, std::move(lists.slices));
-  Dict out;
+  formats::Dict out;
   put(out, kOptimizerStateDict, std::move(optimizer));
   put(out, kDsConfig, ds_config);
   put(out, kDsVersion, kDeepSpeedVersion);

@@ -5,11 +5,16 @@
 #include <unordered_set>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/pickle.h"
 #include "deepspeed/checkpoint/zero_keys.h"
 #include "deepspeed/checkpoint/zero_values.h"
+#include "deepspeed/formats/pickle.h"
 
 namespace deepspeed::checkpoint {
+
+using formats::Dict;
+using formats::List;
+using formats::Value;
+
 namespace {
 
 using namespace zero_keys;
@@ -31,12 +36,12 @@ Value stage0_optimizer(
     const ZeroTopology& topology,
     const OptimizerStates& states,
     Stage0Layout layout) {
-  if (topology.dtype == DType::float32) {
+  if (topology.dtype == formats::DType::float32) {
     return parameter_optimizer_state(topology, states);
   }
   const bool flat = layout == Stage0Layout::flat;
   Dict out;
-  if (!flat || topology.dtype == DType::float16) {
+  if (!flat || topology.dtype == formats::DType::float16) {
     put_stage0_scale(out, states.loss_scaler);
   }
   List weights;
@@ -44,7 +49,7 @@ Value stage0_optimizer(
   for (size_t g = 0; g < states.groups.size(); ++g) {
     const ZeroGroup& group = topology.groups[g];
     numel.push_back(group.numel());
-    const Tensor whole =
+    const formats::Tensor whole =
         flat_of(states.groups[g].fp32, numel[g], "fp32 weights");
     if (flat) {
       weights.push_back(whole);
@@ -83,11 +88,11 @@ Value own_stage0_state(
   return out;
 }
 
-using Module = std::unordered_map<std::string_view, const Tensor*>;
+using Module = std::unordered_map<std::string_view, const formats::Tensor*>;
 
-Module index_of(const std::vector<NamedTensor>& module) {
+Module index_of(const std::vector<formats::NamedTensor>& module) {
   Module index;
-  for (const NamedTensor& named : module) {
+  for (const formats::NamedTensor& named : module) {
     require(
         index.emplace(named.name, &named.tensor).second,
         "two tensors are named " + named.name);
@@ -129,13 +134,13 @@ Value frozen_entries(
 void add_client_state(Value& out, const Value& client_state) {
   const Dict* client = client_state.get_if<Dict>();
   require(client != nullptr, "the client state is no dict");
-  for (const DictEntry& entry : client->entries) {
+  for (const formats::DictEntry& entry : client->entries) {
     const std::string* key = entry.key.get_if<std::string>();
     if (key != nullptr && is_engine_key(*key)) {
       throw base::Error(
           base::ExitCode::usage,
           "the client state has a key that the engine writes: " +
-              describe(entry.key),
+              formats::describe(entry.key),
           "",
           "choose another name");
     }
@@ -182,7 +187,7 @@ Value model_states_value(
     check_groups(topology, *optimizer);
   }
   Dict tensors = ordered_dict();
-  for (const NamedTensor& named : states.module) {
+  for (const formats::NamedTensor& named : states.module) {
     put(tensors, named.name, named.tensor);
   }
   Dict shared;
@@ -228,7 +233,7 @@ uint64_t estimate_file_bytes(const Value& value) {
   // Headers, names, alignment and the table of contents, for each entry.
   constexpr uint64_t kEntryBytes = 1024;
   constexpr uint64_t kOtherEntries = 8;
-  const Pickle pickle = write_pickle(value);
+  const formats::Pickle pickle = formats::write_pickle(value);
   uint64_t bytes = pickle.bytes.size() +
       kEntryBytes * (kOtherEntries + pickle.storages.size());
   for (const auto& storage : pickle.storages) {

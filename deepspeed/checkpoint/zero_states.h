@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "deepspeed/checkpoint/dtype.h"
-#include "deepspeed/checkpoint/safetensors.h"
-#include "deepspeed/checkpoint/value.h"
+#include "deepspeed/formats/dtype.h"
+#include "deepspeed/formats/safetensors.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed::checkpoint {
 
@@ -30,7 +30,7 @@ struct ZeroGroup {
   std::vector<ZeroParameter> parameters;
   // A dict: lr, betas (a tuple), eps, weight_decay ... See
   // complete_hyperparameters().
-  Value hyperparameters = make_dict();
+  formats::Value hyperparameters = formats::make_dict();
 
   int64_t numel() const;
 };
@@ -38,7 +38,7 @@ struct ZeroGroup {
 struct ZeroTopology {
   int stage = 0;
   int ranks = 1;
-  DType dtype = DType::float32; // of the model's weights
+  formats::DType dtype = formats::DType::float32; // of the model's weights
   std::vector<ZeroGroup> groups;
 };
 
@@ -61,11 +61,11 @@ struct LossScalerState {
 struct GroupStates {
   // The master weights. Shard::used or Shard::size elements long; what is
   // longer than `used` is padding and stays out of the file.
-  Tensor fp32;
+  formats::Tensor fp32;
   // "exp_avg", "exp_avg_sq"; "momentum_buffer" ... of the same lengths. Those
   // of Shard::size are written as they lie, shorter ones through a copy.
   // Empty before the first step.
-  std::vector<NamedTensor> states;
+  std::vector<formats::NamedTensor> states;
   int64_t step = 0; // updates so far
 };
 
@@ -85,24 +85,24 @@ enum class Stage0Layout {
 struct ModelStates {
   // state_dict(): parameters and buffers in its order. Tied names are repeated
   // and share a Storage.
-  std::vector<NamedTensor> module;
+  std::vector<formats::NamedTensor> module;
   std::vector<std::string> buffers; // names
   std::vector<std::string> frozen; // names of parameters outside all groups
   // alias -> the name that owns the data
   std::vector<std::pair<std::string, std::string>> shared;
-  Value lr_scheduler; // state_dict(), None without one
+  formats::Value lr_scheduler; // state_dict(), None without one
   int64_t skipped_steps = 0;
   int64_t global_steps = 0;
   int64_t global_samples = 0;
-  Value ds_config = make_dict();
-  Value client_state = make_dict();
+  formats::Value ds_config = formats::make_dict();
+  formats::Value client_state = formats::make_dict();
 };
 
 // The tree of mp_rank_00_model_states.pt. For stage 0 `optimizer` holds whole
 // groups and is required, else it must be null. A client_state with a key that
 // the engine owns is Error(usage) with that key; shapes that contradict the
 // topology are std::invalid_argument.
-Value model_states_value(
+formats::Value model_states_value(
     const ZeroTopology& topology,
     const ModelStates& states,
     const OptimizerStates* optimizer,
@@ -110,20 +110,22 @@ Value model_states_value(
 
 // The tree of [bf16_]zero_pp_rank_R_mp_rank_00_optim_states.pt, for stages 1
 // and 2.
-Value shard_states_value(
+formats::Value shard_states_value(
     const ZeroTopology& topology,
     int rank,
     const OptimizerStates& shard,
-    const Value& ds_config);
+    const formats::Value& ds_config);
 
 // The keys that DeepSpeed's and torch's Adam, AdamW, SGD ... expect in a param
 // group, with their defaults, for those that `given` lacks: Python's
 // load_state_dict() takes the file's group as it is. `optimizer` is the type of
 // the ds_config, in any case.
-Value complete_hyperparameters(const std::string& optimizer, Value given);
+formats::Value complete_hyperparameters(
+    const std::string& optimizer,
+    formats::Value given);
 
 // Bytes that save_torch_file() will take for a tree, a little more at most:
 // for the check of free space.
-uint64_t estimate_file_bytes(const Value& value);
+uint64_t estimate_file_bytes(const formats::Value& value);
 
 } // namespace deepspeed::checkpoint

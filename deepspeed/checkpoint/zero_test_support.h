@@ -23,7 +23,7 @@ inline constexpr const char* kRunId = "0123456789abcdef0123456789abcdef";
 struct SmallModel {
   int stage = 1;
   int ranks = 2;
-  DType dtype = DType::bfloat16;
+  formats::DType dtype = formats::DType::bfloat16;
   int64_t step = 7;
 
   ZeroTopology topology() const {
@@ -36,7 +36,7 @@ struct SmallModel {
         {"embed.weight", {5, 3}}, {"a.weight", {3, 7}}, {"b.weight", {2}}};
     out.groups[1].parameters = {{"a.bias", {3}}, {"b.bias", {1}}};
     for (ZeroGroup& group : out.groups) {
-      Value given = make_dict();
+      formats::Value given = formats::make_dict();
       given.set("lr", 0.5);
       group.hyperparameters = complete_hyperparameters("Adam", given);
     }
@@ -49,13 +49,19 @@ struct SmallModel {
         static_cast<float>(100 * group + static_cast<size_t>(i)) / 1024;
   }
 
-  static Tensor floats(std::vector<float> values, std::vector<int64_t> sizes) {
+  static formats::Tensor floats(
+      std::vector<float> values,
+      std::vector<int64_t> sizes) {
     const auto data = std::make_shared<std::vector<float>>(std::move(values));
-    return Tensor::borrow(DType::float32, std::move(sizes), data->data(), data);
+    return formats::Tensor::borrow(
+        formats::DType::float32, std::move(sizes), data->data(), data);
   }
 
   // Elements [begin, begin + used) of a group, padded with zeros to `size`.
-  static Tensor flat(const std::string& kind, size_t group, const Shard& part) {
+  static formats::Tensor flat(
+      const std::string& kind,
+      size_t group,
+      const Shard& part) {
     std::vector<float> values(static_cast<size_t>(part.size));
     for (int64_t i = 0; i < part.used; ++i) {
       values[static_cast<size_t>(i)] = value(kind, group, part.offset + i);
@@ -63,8 +69,8 @@ struct SmallModel {
     return floats(std::move(values), {part.size});
   }
 
-  Tensor rounded(const Tensor& tensor) const {
-    if (dtype == DType::float32) {
+  formats::Tensor rounded(const formats::Tensor& tensor) const {
+    if (dtype == formats::DType::float32) {
       return tensor;
     }
     const auto data = std::make_shared<std::vector<uint16_t>>();
@@ -72,10 +78,10 @@ struct SmallModel {
     tensor.copy_to(reinterpret_cast<std::byte*>(values.data()));
     for (const float one : values) {
       data->push_back(
-          dtype == DType::bfloat16 ? base::BFloat16(one).bits
-                                   : base::Float16(one).bits);
+          dtype == formats::DType::bfloat16 ? base::BFloat16(one).bits
+                                            : base::Float16(one).bits);
     }
-    return Tensor::borrow(dtype, tensor.sizes, data->data(), data);
+    return formats::Tensor::borrow(dtype, tensor.sizes, data->data(), data);
   }
 
   ModelStates model() const {
@@ -85,9 +91,9 @@ struct SmallModel {
       int64_t begin = 0;
       for (const ZeroParameter& parameter : shapes.groups[g].parameters) {
         const int64_t numel = parameter.numel();
-        Tensor tensor = flat("fp32", g, {begin, numel, numel});
+        formats::Tensor tensor = flat("fp32", g, {begin, numel, numel});
         tensor.sizes = parameter.sizes;
-        tensor.strides = contiguous_strides(tensor.sizes);
+        tensor.strides = formats::contiguous_strides(tensor.sizes);
         out.module.push_back({parameter.name, rounded(tensor)});
         begin += numel;
       }
@@ -96,12 +102,13 @@ struct SmallModel {
     out.module.push_back({"table", floats({0.1f, 0.2f}, {2})});
     static const int64_t version = 3;
     out.module.push_back(
-        {"version", Tensor::borrow(DType::int64, {}, &version)});
+        {"version",
+         formats::Tensor::borrow(formats::DType::int64, {}, &version)});
     out.module.push_back({"decoder.weight", out.module[0].tensor});
     out.buffers = {"table", "version"};
     out.frozen = {"frozen.weight"};
     out.shared = {{"decoder.weight", "embed.weight"}};
-    out.lr_scheduler = make_dict();
+    out.lr_scheduler = formats::make_dict();
     out.lr_scheduler.set("last_batch_iteration", 6);
     out.global_steps = step + 1;
     out.skipped_steps = 1;
@@ -125,8 +132,8 @@ struct SmallModel {
       states.step = step;
       out.groups.push_back(std::move(states));
     }
-    out.loss_scaler.dynamic = dtype == DType::float16;
-    out.loss_scaler.scale = dtype == DType::float16 ? 512 : 1;
+    out.loss_scaler.dynamic = dtype == formats::DType::float16;
+    out.loss_scaler.scale = dtype == formats::DType::float16 ? 512 : 1;
     out.loss_scaler.hysteresis_left = 1;
     out.clip_grad = 1.5;
     return out;
@@ -138,7 +145,7 @@ struct SmallModel {
     out.run_id = kRunId;
     out.stage = stage;
     out.ranks = ranks;
-    out.dtype = dtype_name(dtype);
+    out.dtype = formats::dtype_name(dtype);
     out.global_steps = step + 1;
     out.extra["position"] = 12;
     return out;
@@ -156,8 +163,9 @@ struct SmallModel {
             topology(), model(), stage == 0 ? &whole : nullptr)));
     for (int rank = 0; stage > 0 && rank < ranks; ++rank) {
       records.files.push_back(commit.add(
-          shard_states_name(rank, dtype == DType::bfloat16),
-          shard_states_value(topology(), rank, optimizer(rank), make_dict())));
+          shard_states_name(rank, dtype == formats::DType::bfloat16),
+          shard_states_value(
+              topology(), rank, optimizer(rank), formats::make_dict())));
     }
     commit.publish(records);
   }

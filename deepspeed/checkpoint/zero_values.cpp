@@ -16,64 +16,71 @@ void require(bool condition, const std::string& what) {
   }
 }
 
-void put(Dict& dict, std::string_view key, Value value) {
+void put(formats::Dict& dict, std::string_view key, formats::Value value) {
   dict.entries.push_back({std::string(key), std::move(value)});
 }
 
-Dict ordered_dict() {
-  Dict dict;
+formats::Dict ordered_dict() {
+  formats::Dict dict;
   dict.ordered = true;
   return dict;
 }
 
-Value integers(const std::vector<int64_t>& values) {
-  return List(values.begin(), values.end());
+formats::Value integers(const std::vector<int64_t>& values) {
+  return formats::List(values.begin(), values.end());
 }
 
-Value size_object(const std::vector<int64_t>& sizes) {
-  Object size;
+formats::Value size_object(const std::vector<int64_t>& sizes) {
+  formats::Object size;
   size.name = kSizeClass;
-  size.call = Object::Call::function;
-  size.arguments = {Tuple{List(sizes.begin(), sizes.end())}};
+  size.call = formats::Object::Call::function;
+  size.arguments = {formats::Tuple{formats::List(sizes.begin(), sizes.end())}};
   return size;
 }
 
-Value instance(std::string_view name, Dict state) {
-  Object object;
+formats::Value instance(std::string_view name, formats::Dict state) {
+  formats::Object object;
   object.name = name;
-  object.call = Object::Call::constructor;
+  object.call = formats::Object::Call::constructor;
   object.state = std::move(state);
   return object;
 }
 
-Value view(const Tensor& flat, int64_t begin, std::vector<int64_t> sizes) {
-  Tensor tensor = flat;
-  tensor.strides = contiguous_strides(sizes);
+formats::Value view(
+    const formats::Tensor& flat,
+    int64_t begin,
+    std::vector<int64_t> sizes) {
+  formats::Tensor tensor = flat;
+  tensor.strides = formats::contiguous_strides(sizes);
   tensor.sizes = std::move(sizes);
   tensor.storage_offset += begin;
   return tensor;
 }
 
-Tensor flat_of(const Tensor& tensor, int64_t numel, const std::string& name) {
+formats::Tensor flat_of(
+    const formats::Tensor& tensor,
+    int64_t numel,
+    const std::string& name) {
   require(
-      tensor.dtype == DType::float32 && tensor.storage != nullptr &&
+      tensor.dtype == formats::DType::float32 && tensor.storage != nullptr &&
           tensor.is_contiguous(),
       name + " is no contiguous float32 tensor");
   const std::span<const std::byte> bytes = tensor.contiguous_bytes();
   const size_t wanted = static_cast<size_t>(numel) * sizeof(float);
   if (bytes.size() >= wanted) {
-    return Tensor::borrow(
-        DType::float32, {numel}, bytes.data(), tensor.storage);
+    return formats::Tensor::borrow(
+        formats::DType::float32, {numel}, bytes.data(), tensor.storage);
   }
   const auto padded = std::make_shared<std::vector<std::byte>>(wanted);
   std::copy(bytes.begin(), bytes.end(), padded->begin());
-  return Tensor::borrow(DType::float32, {numel}, padded->data(), padded);
+  return formats::Tensor::borrow(
+      formats::DType::float32, {numel}, padded->data(), padded);
 }
 
-Value param_shapes(const ZeroTopology& topology) {
-  List groups;
+formats::Value param_shapes(const ZeroTopology& topology) {
+  formats::List groups;
   for (const ZeroGroup& group : topology.groups) {
-    Dict shapes = ordered_dict();
+    formats::Dict shapes = ordered_dict();
     for (const ZeroParameter& parameter : group.parameters) {
       put(shapes, parameter.name, size_object(parameter.sizes));
     }
@@ -85,14 +92,14 @@ Value param_shapes(const ZeroTopology& topology) {
 namespace {
 
 // A group of the optimizer's state_dict() with the numbers [first, first + n).
-Value param_group(const ZeroGroup& group, int64_t first, int64_t n) {
-  const Dict* given = group.hyperparameters.get_if<Dict>();
+formats::Value param_group(const ZeroGroup& group, int64_t first, int64_t n) {
+  const formats::Dict* given = group.hyperparameters.get_if<formats::Dict>();
   require(given != nullptr, "hyperparameters are no dict");
-  List numbers;
+  formats::List numbers;
   for (int64_t i = 0; i < n; ++i) {
     numbers.push_back(first + i);
   }
-  Value out = *given;
+  formats::Value out = *given;
   out.set(std::string(kParams), std::move(numbers));
   return out;
 }
@@ -107,50 +114,50 @@ void check_groups(const ZeroTopology& topology, const OptimizerStates& states) {
           std::to_string(topology.groups.size()));
 }
 
-Value flat_optimizer_state(
+formats::Value flat_optimizer_state(
     const ZeroTopology& topology,
     const OptimizerStates& states,
     const std::vector<int64_t>& numel) {
-  Dict state;
-  List groups;
+  formats::Dict state;
+  formats::List groups;
   for (size_t g = 0; g < states.groups.size(); ++g) {
     const GroupStates& group = states.groups[g];
     const int64_t number = static_cast<int64_t>(g);
     if (!group.states.empty()) {
-      Dict entries;
+      formats::Dict entries;
       put(entries, kStep, group.step);
-      for (const NamedTensor& named : group.states) {
+      for (const formats::NamedTensor& named : group.states) {
         put(entries, named.name, flat_of(named.tensor, numel[g], named.name));
       }
       state.entries.push_back({number, std::move(entries)});
     }
     groups.push_back(param_group(topology.groups[g], number, 1));
   }
-  Dict out;
+  formats::Dict out;
   put(out, kState, std::move(state));
   put(out, kParamGroups, std::move(groups));
   return out;
 }
 
-Value parameter_optimizer_state(
+formats::Value parameter_optimizer_state(
     const ZeroTopology& topology,
     const OptimizerStates& states) {
-  Dict state;
-  List groups;
+  formats::Dict state;
+  formats::List groups;
   int64_t number = 0;
   for (size_t g = 0; g < states.groups.size(); ++g) {
     const ZeroGroup& group = topology.groups[g];
-    std::vector<NamedTensor> flats;
-    for (const NamedTensor& named : states.groups[g].states) {
+    std::vector<formats::NamedTensor> flats;
+    for (const formats::NamedTensor& named : states.groups[g].states) {
       flats.push_back(
           {named.name, flat_of(named.tensor, group.numel(), named.name)});
     }
     const int64_t first = number;
     int64_t begin = 0;
     for (const ZeroParameter& parameter : group.parameters) {
-      Dict entries;
+      formats::Dict entries;
       put(entries, kStep, states.groups[g].step);
-      for (const NamedTensor& flat : flats) {
+      for (const formats::NamedTensor& flat : flats) {
         put(entries, flat.name, view(flat.tensor, begin, parameter.sizes));
       }
       if (!flats.empty()) {
@@ -161,7 +168,7 @@ Value parameter_optimizer_state(
     }
     groups.push_back(param_group(group, first, number - first));
   }
-  Dict out;
+  formats::Dict out;
   put(out, kState, std::move(state));
   put(out, kParamGroups, std::move(groups));
   return out;

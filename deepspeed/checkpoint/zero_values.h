@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "deepspeed/checkpoint/value.h"
 #include "deepspeed/checkpoint/zero_states.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed::checkpoint::zero_values {
 
@@ -15,32 +15,38 @@ namespace deepspeed::checkpoint::zero_values {
 void require(bool condition, const std::string& what);
 
 // Appends a key that is known to be new: Value::set() would look at all.
-void put(Dict& dict, std::string_view key, Value value);
-Dict ordered_dict();
-Value integers(const std::vector<int64_t>& values);
+void put(formats::Dict& dict, std::string_view key, formats::Value value);
+formats::Dict ordered_dict();
+formats::Value integers(const std::vector<int64_t>& values);
 // torch.Size(sizes)
-Value size_object(const std::vector<int64_t>& sizes);
+formats::Value size_object(const std::vector<int64_t>& sizes);
 // An instance of a class whose __dict__ is `state`.
-Value instance(std::string_view name, Dict state);
+formats::Value instance(std::string_view name, formats::Dict state);
 
 // Elements of a flat tensor from `begin` on, in a shape. All views of one
 // tensor share its storage.
-Value view(const Tensor& flat, int64_t begin, std::vector<int64_t> sizes);
+formats::Value view(
+    const formats::Tensor& flat,
+    int64_t begin,
+    std::vector<int64_t> sizes);
 // The first `numel` elements of a flat float32 tensor, in a storage that holds
 // nothing else; a copy that is padded with zeros if there are fewer.
-Tensor flat_of(const Tensor& tensor, int64_t numel, const std::string& name);
+formats::Tensor flat_of(
+    const formats::Tensor& tensor,
+    int64_t numel,
+    const std::string& name);
 
 // [OrderedDict name -> torch.Size for each param group]
-Value param_shapes(const ZeroTopology& topology);
+formats::Value param_shapes(const ZeroTopology& topology);
 
 // state_dict() of an optimizer that has one flat parameter for each param
 // group, of numel[g] elements, ...
-Value flat_optimizer_state(
+formats::Value flat_optimizer_state(
     const ZeroTopology& topology,
     const OptimizerStates& states,
     const std::vector<int64_t>& numel);
 // ... and of one that has the model's parameters: views of the flat tensors.
-Value parameter_optimizer_state(
+formats::Value parameter_optimizer_state(
     const ZeroTopology& topology,
     const OptimizerStates& states);
 void check_groups(const ZeroTopology& topology, const OptimizerStates& states);

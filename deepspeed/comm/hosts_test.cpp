@@ -5,9 +5,9 @@
 
 #include <fstream>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/comm/tcp_socket.h"
 #include "deepspeed/comm/test_ranks.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::comm {
 namespace {
@@ -98,7 +98,7 @@ class Hosts : public testing::Test {
     info.local_world_size = 1;
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
   int to_first_[2] = {};
   int to_second_[2] = {};
 };

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/config/reader.h"
+#include "deepspeed/file/atomic_file.h"
 
 namespace deepspeed::config {
 namespace {
@@ -272,7 +272,7 @@ Config parse_config_object(
 }
 
 Config read_config(const std::string& path, const Context& context) {
-  return parse_config(base::read_file(path, kMaxBytes), path, context);
+  return parse_config(file::read_file(path, kMaxBytes), path, context);
 }
 
 } // namespace deepspeed::config

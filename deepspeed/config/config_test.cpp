@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::config {
 namespace {
@@ -395,7 +395,7 @@ TEST(Config, OneCycleWithoutBetasKeepsTheMomentum) {
 }
 
 TEST(Config, ReadsAFile) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   const std::string path = folder.path() + "/ds_config.json";
   std::ofstream(path) << with("\"gradient_clipping\": 0.5");
   EXPECT_EQ(read_config(path, {}).gradient_clipping, 0.5);

@@ -6,31 +6,31 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/commit.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/shared_folder.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/flat/state_dict.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed {
 namespace {
 
-using checkpoint::Value;
+using formats::Value;
 
 // The user's configuration as Python's json.load() gives it.
 Value value_of(const base::Json& json) {
   switch (json.type()) {
     case base::Json::value_t::object: {
-      Value dict = checkpoint::make_dict();
+      Value dict = formats::make_dict();
       for (const auto& [key, value] : json.items()) {
         dict.set(key, value_of(value));
       }
       return dict;
     }
     case base::Json::value_t::array: {
-      checkpoint::List list;
+      formats::List list;
       for (const base::Json& item : json) {
         list.push_back(value_of(item));
       }
@@ -51,16 +51,16 @@ Value value_of(const base::Json& json) {
   }
 }
 
-checkpoint::DType file_dtype(config::Dtype dtype) {
+formats::DType file_dtype(config::Dtype dtype) {
   switch (dtype) {
     case config::Dtype::fp16:
-      return checkpoint::DType::float16;
+      return formats::DType::float16;
     case config::Dtype::bf16:
-      return checkpoint::DType::bfloat16;
+      return formats::DType::bfloat16;
     case config::Dtype::fp32:
       break;
   }
-  return checkpoint::DType::float32;
+  return formats::DType::float32;
 }
 
 const char* optimizer_name(config::OptimizerType type) {
@@ -78,14 +78,14 @@ const char* optimizer_name(config::OptimizerType type) {
 
 Value hyperparameters(const EngineState& state, const GroupSettings& settings) {
   const config::OptimizerParams& params = state.config.optimizer.params;
-  Value value = checkpoint::make_dict();
+  Value value = formats::make_dict();
   value.set("lr", settings.lr);
   if (state.config.optimizer.type == config::OptimizerType::sgd) {
     value.set("momentum", settings.beta1);
     value.set("dampening", params.dampening);
     value.set("nesterov", params.nesterov);
   } else {
-    value.set("betas", checkpoint::Tuple{{settings.beta1, settings.beta2}});
+    value.set("betas", formats::Tuple{{settings.beta1, settings.beta2}});
     value.set("eps", params.eps);
     value.set("bias_correction", params.bias_correction);
   }
@@ -213,7 +213,7 @@ checkpoint::ModelStates model_states(
   }
   states.frozen = state.parameter_names;
   if (state.scheduler != nullptr) {
-    Value scheduler = checkpoint::make_dict();
+    Value scheduler = formats::make_dict();
     scheduler.set(
         "last_batch_iteration", state.scheduler->last_batch_iteration());
     states.lr_scheduler = std::move(scheduler);
@@ -316,7 +316,7 @@ void add_files(
     add_file(
         files,
         checkpoint::shard_states_name(
-            rank, topology.dtype == checkpoint::DType::bfloat16),
+            rank, topology.dtype == formats::DType::bfloat16),
         checkpoint::shard_states_value(
             topology, rank, optimizer, value_of(state.config.source)));
   }
@@ -448,12 +448,12 @@ void Engine::save_16bit_model(
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     flat::FileTensors tensors;
-    Value value = checkpoint::make_ordered_dict();
-    for (const checkpoint::NamedTensor& entry :
-         model_states(*state_, checkpoint::make_dict(), tensors).module) {
+    Value value = formats::make_ordered_dict();
+    for (const formats::NamedTensor& entry :
+         model_states(*state_, formats::make_dict(), tensors).module) {
       value.set(entry.name, entry.tensor);
     }
-    checkpoint::save_torch_file(checkpoint::join(folder, name), value);
+    formats::save_torch_file(checkpoint::join(folder, name), value);
   });
 }
 

@@ -6,14 +6,14 @@
 #include <utility>
 #include <vector>
 
-#include "deepspeed/checkpoint/value.h"
 #include "deepspeed/flat/torch_headers.h"
+#include "deepspeed/formats/value.h"
 
 namespace deepspeed {
 
 struct SaveOptions {
   std::string tag; // empty: "global_step<N>"
-  checkpoint::Value client_state = checkpoint::make_dict();
+  formats::Value client_state = formats::make_dict();
   bool save_latest = true;
   int64_t keep_last = 0; // checkpoints that stay; 0: all
 };
@@ -36,7 +36,7 @@ struct LoadedCheckpoint {
   std::string path; // the folder of the tag
   // What save_checkpoint() was given. From Python, values of classes that are
   // not known here are left out, with a warning that names them.
-  checkpoint::Value client_state;
+  formats::Value client_state;
   // Without module_strict: names of the module that the checkpoint does not
   // have, and the reverse.
   std::vector<std::string> missing = {};

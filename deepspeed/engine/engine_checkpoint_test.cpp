@@ -4,11 +4,11 @@
 #include <cstring>
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
-#include "deepspeed/checkpoint/zip.h"
 #include "deepspeed/engine/test_steps.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
+#include "deepspeed/formats/torch_file.h"
+#include "deepspeed/formats/zip.h"
 
 namespace deepspeed {
 namespace {
@@ -58,7 +58,7 @@ TEST(Checkpoint, GroupsFrozenTiedAndBuffersOverStagesAndRanks) {
   for (const std::string dtype : {"fp32", "bf16"}) {
     for (const auto& [from, to] : std::vector<std::pair<Part, Part>>{
              {{2, 2}, {1, 0}}, {{3, 1}, {2, 2}}, {{1, 0}, {3, 1}}}) {
-      const base::TemporaryFolder folder;
+      const file::TemporaryFolder folder;
       SharedDoubles saved(kValues);
       on_ranks(from.ranks, [&](const auto& ranks) {
         auto module = std::make_shared<MixedModule>();
@@ -123,12 +123,12 @@ void edit_pickle(
     const std::string& path,
     const std::string& from,
     const std::string& to) {
-  const std::string bytes = base::read_file(path, 1 << 24);
-  const checkpoint::ZipReader zip(
+  const std::string bytes = file::read_file(path, 1 << 24);
+  const formats::ZipReader zip(
       std::as_bytes(std::span(bytes.data(), bytes.size())), path);
-  base::AtomicFile file(path);
-  checkpoint::ZipWriter writer(file);
-  for (const checkpoint::ZipEntry& entry : zip.entries()) {
+  file::AtomicFile file(path);
+  formats::ZipWriter writer(file);
+  for (const formats::ZipEntry& entry : zip.entries()) {
     std::string data(
         reinterpret_cast<const char*>(entry.data.data()), entry.data.size());
     if (const size_t at = data.find(from); at != std::string::npos) {
@@ -141,11 +141,11 @@ void edit_pickle(
 }
 
 TEST(Checkpoint, ValuesOfUnknownClassesAreLeftOutOfTheClientState) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     Engine engine =
         make_engine(std::make_shared<SmallModule>(), ranks, {.stage = 1});
-    checkpoint::Object object{"uuid.UUID", checkpoint::Object::Call::function};
+    formats::Object object{"uuid.UUID", formats::Object::Call::function};
     SaveOptions options;
     options.client_state.set("known", object);
     object.name = "array.array";
@@ -185,7 +185,7 @@ const char* kWarmup =
 
 TEST(Checkpoint, WhatIsLoadedIsAChoice) {
   for (const int stage : {0, 1, 2}) {
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     RunPlan plan{.ranks = 2, .stage = stage};
     plan.more = kWarmup;
     save_two(folder.path(), plan);
@@ -227,7 +227,7 @@ TEST(Checkpoint, WhatIsLoadedIsAChoice) {
 }
 
 TEST(Checkpoint, NotBetweenTheMicroBatchesOfAStep) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     auto module = std::make_shared<SmallModule>();
     Engine engine = make_engine(module, ranks, {.accumulation = 2});
@@ -248,7 +248,7 @@ TEST(Checkpoint, NotBetweenTheMicroBatchesOfAStep) {
 }
 
 TEST(Checkpoint, KeysOfTheEngineAreNotTheUsers) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     auto module = std::make_shared<SmallModule>();
     Engine engine = make_engine(module, ranks, {.stage = 1});
@@ -266,7 +266,7 @@ TEST(Checkpoint, KeysOfTheEngineAreNotTheUsers) {
 
 TEST(Checkpoint, RanksWithDifferentTags) {
   for (const std::string mode : {"Ignore", "Warn", "Fail"}) {
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     on_ranks(2, [&](const auto& ranks) {
       RunPlan plan{.stage = 1};
       plan.more = R"(, "checkpoint": {"tag_validation": ")" + mode + R"("})";
@@ -292,7 +292,7 @@ TEST(Checkpoint, RanksWithDifferentTags) {
 }
 
 TEST(Checkpoint, AFolderThatCannotBeWrittenIsAnErrorOnAllRanks) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   save_two(folder.path(), {.ranks = 2, .stage = 1});
   on_ranks(2, [&](const auto& ranks) {
     auto module = std::make_shared<SmallModule>();
@@ -341,7 +341,7 @@ struct LongModule : SmallModule {
 };
 
 TEST(Checkpoint, AnotherModelOrOptimizerIsNamed) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   save_two(folder.path(), {.ranks = 2, .stage = 1});
   on_ranks(2, [&](const auto& ranks) {
     const auto error_with = [&](std::shared_ptr<SmallModule> module,
@@ -400,7 +400,7 @@ struct SwappedModule : LongModule {
 
 TEST(Checkpoint, WithoutStrictnessTheRestIsToldAndTrains) {
   for (const int stage : {0, 1, 2}) {
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     save_two(folder.path(), {.ranks = 2, .stage = stage});
     on_ranks(2, [&](const auto& ranks) {
       auto module = std::make_shared<SwappedModule>();
@@ -429,16 +429,16 @@ TEST(Checkpoint, WithoutStrictnessTheRestIsToldAndTrains) {
 
 // Python's stage 0 does not tell the names of the optimizer's parameters.
 TEST(Checkpoint, NewParametersBesideThoseOfPythonsStage0) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   save_two(folder.path(), {});
   for (const std::string tag : {"one", "two"}) {
     const std::string path =
         folder.path() + "/" + tag + "/mp_rank_00_model_states.pt";
-    auto dict = *checkpoint::load_torch_file(path).get_if<checkpoint::Dict>();
-    std::erase_if(dict.entries, [](const checkpoint::DictEntry& entry) {
+    auto dict = *formats::load_torch_file(path).get_if<formats::Dict>();
+    std::erase_if(dict.entries, [](const formats::DictEntry& entry) {
       return *entry.key.get_if<std::string>() == "deepspeed_cpp";
     });
-    checkpoint::save_torch_file(path, dict);
+    formats::save_torch_file(path, dict);
     std::filesystem::remove(folder.path() + "/" + tag + "/ds_manifest.json");
   }
   on_ranks(1, [&](const auto& ranks) {
@@ -455,7 +455,7 @@ TEST(Checkpoint, NewParametersBesideThoseOfPythonsStage0) {
 }
 
 TEST(Checkpoint, AParameterThatWasFrozenHasNoStatesToLoad) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
     auto frozen = std::make_shared<SmallModule>();
     frozen->last.set_requires_grad(false);
@@ -483,7 +483,7 @@ TEST(Checkpoint, BuffersThatTheModuleComputesAreChecked) {
       register_buffer("positions", at::arange(4).unsqueeze(0));
     }
   };
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
     auto module = std::make_shared<WithPositions>();
     Engine engine = make_engine(module, ranks, {.stage = 1});
@@ -536,7 +536,7 @@ struct ManyBuffers : SmallModule {
 };
 
 TEST(Checkpoint, BuffersOfEveryDtypeComeBack) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     auto module = std::make_shared<ManyBuffers>(1 + 9 * ranks->rank());
     Engine engine = make_engine(module, ranks, {.stage = 1});
@@ -582,7 +582,7 @@ TEST(Checkpoint, WhatCannotBeSavedIsRefusedAtTheStart) {
         error_with(at::zeros({3}, at::kComplexHalf)),
         testing::StartsWith("78 buffer odd has the dtype ComplexHalf"));
     // A buffer that came later.
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     auto grown = std::make_shared<SmallModule>();
     Engine engine = make_engine(grown, ranks, {});
     grown->register_buffer("late", at::eye(3).to_sparse());
@@ -606,7 +606,7 @@ TEST(Checkpoint, AFileOfAnotherKindOfNumbersDoesNotFit) {
       register_buffer("positions", value);
     }
   };
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
     const auto engine_of = [&](const at::Tensor& value) {
       return make_engine(std::make_shared<Positions>(value), ranks, {});
@@ -637,7 +637,7 @@ TEST(Checkpoint, AFileOfAnotherKindOfNumbersDoesNotFit) {
 }
 
 TEST(Checkpoint, TheConfigurationWinsAndSaysSo) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   save_two(folder.path(), {.ranks = 1, .stage = 1});
   on_ranks(1, [&](const auto& ranks) {
     RunPlan plan{.stage = 1, .dtype = "bf16"};

@@ -2,9 +2,9 @@
 // CPU, and the same bits whether gradients are summed there or over NCCL.
 #include <filesystem>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/comm/transport.h"
 #include "deepspeed/engine/test_engine.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed {
 namespace {
@@ -45,7 +45,7 @@ TEST_F(EngineOnGpu, OneRankUsesPinnedMemory) {
 }
 
 TEST_F(EngineOnGpu, CheckpointsMoveBetweenDevices) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   RunPlan first = plan(2, 2, "bf16");
   first.save_to = folder.path();
   const std::vector<double> saved = train(first);
@@ -76,7 +76,7 @@ TEST_F(EngineOnGpu, NcclGivesTheBitsOfHostMemory) {
 }
 
 TEST_F(EngineOnGpu, CheckpointsWithNcclAreWhole) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   RunPlan first = plan(std::min(comm::gpu_count(), 2), 2, "bf16");
   first.device = "cuda";
   first.transport = "nccl";

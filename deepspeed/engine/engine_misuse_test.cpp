@@ -5,8 +5,8 @@
 
 #include <stdexcept>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/engine/test_steps.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/flat/flat_parameters.h"
 
 namespace deepspeed {
@@ -120,7 +120,7 @@ TEST(Misuse, WeightsChangedByOneRankAreRefusedByAll) {
 
 TEST(Misuse, AModuleThatWasMovedIsRefused) {
   on_ranks(1, [](const auto& ranks) {
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     const std::vector<std::function<void(SmallModule&)>> moves = {
         [](SmallModule& module) { module.to(at::kDouble); },
         [](SmallModule& module) {

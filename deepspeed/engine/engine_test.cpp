@@ -1,8 +1,8 @@
 // Every stage, number of ranks, accumulation and bucket size is the same run.
 #include <filesystem>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/engine/test_engine.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed {
 namespace {
@@ -90,7 +90,7 @@ TEST(Engine, OptimizersAgreeOverStages) {
 }
 
 TEST(Engine, ReshardsInTheMiddleOfARun) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const auto path = [&](const std::string& name) {
     return folder.path() + "/" + name;
   };
@@ -118,7 +118,7 @@ TEST(Engine, ReshardsInTheMiddleOfARun) {
 TEST(Engine, ResumesBitForBit) {
   for (const std::string dtype : {"fp32", "bf16", "fp16"}) {
     for (const int stage : {0, 1, 2}) {
-      const base::TemporaryFolder folder;
+      const file::TemporaryFolder folder;
       RunPlan plan{.ranks = 2, .stage = stage, .steps = 10, .dtype = dtype};
       plan.more =
           R"(, "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 8}})";

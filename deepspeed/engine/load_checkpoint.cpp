@@ -61,7 +61,7 @@ void compare_module(
   std::unordered_set<std::string> known;
   for (const auto& [name, tensor] : module_tensors(*state.module)) {
     known.insert(name);
-    const checkpoint::Tensor* saved = file.find_module(name);
+    const formats::Tensor* saved = file.find_module(name);
     if (saved == nullptr) {
       loaded.missing.push_back(name);
       continue;
@@ -69,9 +69,9 @@ void compare_module(
     if (tensor.sizes() != at::IntArrayRef(saved->sizes)) {
       throw base::Error(
           base::ExitCode::data,
-          "'" + name + "' is " + checkpoint::describe(*saved) +
+          "'" + name + "' is " + formats::describe(*saved) +
               " in the checkpoint, but " +
-              checkpoint::describe(flat::FileTensors().add(tensor)) +
+              formats::describe(flat::FileTensors().add(tensor)) +
               " in the model",
           file.path(),
           kOtherModel);
@@ -80,14 +80,14 @@ void compare_module(
   }
   for (const auto& [name, tensor] : options.derived) {
     known.insert(name);
-    if (const checkpoint::Tensor* saved = file.find_module(name)) {
+    if (const formats::Tensor* saved = file.find_module(name)) {
       flat::check_equal(*saved, file.path() + ": " + name, tensor);
     }
   }
   for (const auto& [alias, owner] : file.shared()) {
     known.insert(alias);
   }
-  for (const checkpoint::NamedTensor& saved : file.module()) {
+  for (const formats::NamedTensor& saved : file.module()) {
     if (!known.contains(saved.name)) {
       loaded.unexpected.push_back(saved.name);
     }
@@ -205,7 +205,7 @@ void load_masters(
             master + piece.in_shard);
         continue;
       }
-      const checkpoint::Tensor* saved = file.find_module(piece.parameter);
+      const formats::Tensor* saved = file.find_module(piece.parameter);
       if (saved != nullptr) {
         at::Tensor whole = at::empty(saved->sizes, at::kFloat);
         flat::copy_from_file(*saved, piece.parameter, whole);
@@ -222,7 +222,7 @@ void load_masters(
 // Frozen parameters and buffers, which no group holds.
 void load_rest(EngineState& state, const ZeroCheckpoint& file) {
   const auto copy = [&](const std::string& name, at::Tensor tensor) {
-    const checkpoint::Tensor* saved = file.find_module(name);
+    const formats::Tensor* saved = file.find_module(name);
     if (saved != nullptr) {
       flat::copy_from_file(*saved, file.path() + ": " + name, tensor);
     }
@@ -304,11 +304,11 @@ void report_changes(const EngineState& state, const ZeroCheckpoint& file) {
       base::log_info(text);
     }
   };
-  const checkpoint::DType of_file = file.topology().dtype;
+  const formats::DType of_file = file.topology().dtype;
   const std::string saved_dtype = config::dtype_name(
-      of_file == checkpoint::DType::float16        ? config::Dtype::fp16
-          : of_file == checkpoint::DType::bfloat16 ? config::Dtype::bf16
-                                                   : config::Dtype::fp32);
+      of_file == formats::DType::float16        ? config::Dtype::fp16
+          : of_file == formats::DType::bfloat16 ? config::Dtype::bf16
+                                                : config::Dtype::fp32);
   const std::string dtype = config::dtype_name(state.config.dtype());
   if (saved_dtype != dtype) {
     base::log_info("changed: dtype " + saved_dtype + " -> " + dtype);
@@ -320,7 +320,7 @@ void report_changes(const EngineState& state, const ZeroCheckpoint& file) {
   for (size_t i = 0; i < std::min(groups.size(), state.groups.size()); ++i) {
     const std::string prefix = "param group " + std::to_string(i) + " ";
     const auto compare = [&](const char* name, double given) {
-      const checkpoint::Value* value = groups[i].hyperparameters.find(name);
+      const formats::Value* value = groups[i].hyperparameters.find(name);
       if (value == nullptr) {
         return;
       }
@@ -429,7 +429,7 @@ LoadedCheckpoint Engine::load_checkpoint(
     report_changes(state, file);
   }
   if (options.lr_scheduler_states && !options.module_only) {
-    const checkpoint::Value* iteration =
+    const formats::Value* iteration =
         file.lr_scheduler().find("last_batch_iteration");
     if (state.scheduler != nullptr && iteration != nullptr &&
         iteration->get_if<int64_t>() != nullptr) {

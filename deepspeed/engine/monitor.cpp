@@ -10,7 +10,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/base/open_file.h"
+#include "deepspeed/file/open_file.h"
 #include "deepspeed/report/append_file.h"
 
 namespace deepspeed {
@@ -72,7 +72,7 @@ Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
   std::replace(file_name.begin(), file_name.end(), ' ', '_');
   CsvFile file{name, csv_folder_ + "/" + file_name + ".csv"};
   try {
-    file.fd = base::open_to_append(file.path);
+    file.fd = file::open_to_append(file.path);
   } catch (const base::Error& error) {
     base::log_warning(
         std::string(error.what()) + ": " + file.path +

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <iterator>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/engine/test_steps.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed {
 namespace {
@@ -32,7 +32,7 @@ std::vector<std::string> names_in(const std::string& folder) {
 }
 
 TEST(Monitor, CsvIsAsDeepSpeedsMonitorWritesIt) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     RunPlan plan{.stage = 1, .accumulation = 2};
     plan.optimizer = R"({"type": "Adam", "params": {"lr": 0.0625}})";
@@ -68,7 +68,7 @@ TEST(Monitor, CsvIsAsDeepSpeedsMonitorWritesIt) {
 }
 
 TEST(Monitor, LossScaleAndTimes) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(1, [&](const auto& ranks) {
     RunPlan plan{.stage = 1, .dtype = "fp16"};
     plan.more = monitors(folder.path()) +
@@ -107,7 +107,7 @@ TEST(Monitor, LossScaleAndTimes) {
 }
 
 TEST(Monitor, AFileThatIsThereIsContinued) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const config::Monitor csv{true, folder.path(), "job"};
   for (int64_t run = 1; run <= 2; ++run) {
     Monitor monitor({}, csv);
@@ -119,7 +119,7 @@ TEST(Monitor, AFileThatIsThereIsContinued) {
 }
 
 TEST(Monitor, AFolderThatCannotBeMadeStopsAllRanks) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   std::ofstream(folder.path() + "/file") << "x";
   on_ranks(2, [&](const auto& ranks) {
     RunPlan plan;

@@ -5,8 +5,8 @@
 
 #include <filesystem>
 
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/comm/test_ranks.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed {
 namespace {
@@ -20,12 +20,12 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-bool is_empty(const base::TemporaryFolder& folder) {
+bool is_empty(const file::TemporaryFolder& folder) {
   return std::filesystem::is_empty(folder.path());
 }
 
 TEST(SharedFolder, OneThatAllSee) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   Ranks ranks(2, [&](const RankInfo& info) {
     const auto group = make_process_group(info, options_of("gloo"));
     require_shared_folder(*group, folder.path());
@@ -38,8 +38,8 @@ TEST(SharedFolder, OneThatAllSee) {
 
 // As a local disk of each host: the same name is another folder.
 TEST(SharedFolder, EachRankHasItsOwn) {
-  const base::TemporaryFolder first;
-  const base::TemporaryFolder second;
+  const file::TemporaryFolder first;
+  const file::TemporaryFolder second;
   Ranks ranks(2, [&](const RankInfo& info) {
     const auto group = make_process_group(info, options_of("gloo"));
     std::filesystem::current_path((info.rank == 0 ? first : second).path());

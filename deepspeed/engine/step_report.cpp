@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "deepspeed/base/log.h"
-#include "deepspeed/report/system_info.h"
+#include "deepspeed/machine/system_info.h"
 
 namespace deepspeed {
 namespace {
@@ -55,8 +55,8 @@ void print_memory(const EngineState& state) {
       text,
       sizeof text,
       "memory of rank 0: resident %.1f MiB, peak %.1f MiB",
-      static_cast<double>(report::resident_memory()) / kMiB,
-      static_cast<double>(report::peak_memory()) / kMiB);
+      static_cast<double>(machine::resident_memory()) / kMiB,
+      static_cast<double>(machine::peak_memory()) / kMiB);
   base::log_info(text);
 }
 

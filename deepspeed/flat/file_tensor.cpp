@@ -9,7 +9,7 @@
 namespace deepspeed::flat {
 namespace {
 
-using checkpoint::DType;
+using formats::DType;
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
     {DType::float64, at::kDouble},
@@ -51,21 +51,20 @@ at::ScalarType torch_dtype(DType type) {
   TORCH_INTERNAL_ASSERT(false);
 }
 
-at::Tensor dense_of(const checkpoint::Tensor& source) {
+at::Tensor dense_of(const formats::Tensor& source) {
   at::Tensor dense = at::empty(source.sizes, torch_dtype(source.dtype));
   source.copy_to(static_cast<std::byte*>(dense.data_ptr()));
   return dense;
 }
 
 base::Error unfit(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     const at::Tensor& target) {
   return base::Error(
       base::ExitCode::data,
-      "the file holds " + checkpoint::describe(source) +
-          ", but the model has " +
-          checkpoint::describe(FileTensors().add(target)),
+      "the file holds " + formats::describe(source) + ", but the model has " +
+          formats::describe(FileTensors().add(target)),
       name,
       "load it with the settings it was trained with");
 }
@@ -90,7 +89,7 @@ std::string storage_fault(const at::Tensor& tensor) {
       : std::string("has the dtype ") + at::toString(tensor.scalar_type());
 }
 
-checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
+formats::Tensor FileTensors::add(const at::Tensor& given) {
   if (const std::string fault = storage_fault(given); !fault.empty()) {
     throw std::invalid_argument("a tensor that cannot be stored: it " + fault);
   }
@@ -102,11 +101,11 @@ checkpoint::Tensor FileTensors::add(const at::Tensor& given) {
   const auto& memory = tensor.storage();
   auto& storage = storages_[memory.data()];
   if (storage == nullptr) {
-    storage = std::make_shared<checkpoint::Storage>(checkpoint::Storage{
+    storage = std::make_shared<formats::Storage>(formats::Storage{
         {static_cast<const std::byte*>(memory.data()), memory.nbytes()},
         std::make_shared<at::Tensor>(tensor)});
   }
-  checkpoint::Tensor result;
+  formats::Tensor result;
   result.dtype = *file_dtype(tensor.scalar_type());
   result.sizes = tensor.sizes().vec();
   result.strides = tensor.strides().vec();
@@ -125,7 +124,7 @@ bool is_finite(const at::Tensor& tensor) {
 }
 
 void require_fit(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     const at::Tensor& target) {
   if (target.sizes() != at::IntArrayRef(source.sizes)) {
@@ -149,7 +148,7 @@ void require_fit(
 }
 
 void copy_from_file(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     at::Tensor target) {
   require_fit(source, name, target);
@@ -158,7 +157,7 @@ void copy_from_file(
 }
 
 void check_equal(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     const at::Tensor& expected) {
   const at::Tensor found = at::empty_like(expected);

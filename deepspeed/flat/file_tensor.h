@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "deepspeed/checkpoint/tensor.h"
 #include "deepspeed/flat/torch_headers.h"
+#include "deepspeed/formats/tensor.h"
 
 namespace deepspeed::flat {
 
@@ -19,10 +19,10 @@ std::string storage_fault(const at::Tensor& tensor);
 // share one in the file. std::invalid_argument where storage_fault() has one.
 class FileTensors {
  public:
-  checkpoint::Tensor add(const at::Tensor& tensor);
+  formats::Tensor add(const at::Tensor& tensor);
 
  private:
-  std::map<const void*, std::shared_ptr<const checkpoint::Storage>> storages_;
+  std::map<const void*, std::shared_ptr<const formats::Storage>> storages_;
 };
 
 // Whether no element is infinite or NaN. One pass, no memory.
@@ -32,19 +32,19 @@ bool is_finite(const at::Tensor& tensor);
 // differ, or its dtype has not the values (complex numbers for real ones,
 // fractions or larger numbers for integers). Rounding is no such thing.
 void require_fit(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     const at::Tensor& target);
 
 // Copies `source` into `target`, converting the dtype. Throws as require_fit().
 void copy_from_file(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     at::Tensor target);
 
 // Error(data) naming `name` unless `source` holds just these values.
 void check_equal(
-    const checkpoint::Tensor& source,
+    const formats::Tensor& source,
     const std::string& name,
     const at::Tensor& expected);
 

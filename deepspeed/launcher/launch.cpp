@@ -9,10 +9,10 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/version.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/hostfile.h"
 #include "deepspeed/launcher/launch_options.h"
@@ -101,7 +101,7 @@ Resources find_resources(const LaunchOptions& options, Machine& machine) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(options.hostfile, ignored)) {
     const auto hosts = parse_hostfile(
-        base::read_file(options.hostfile, kMost), options.hostfile);
+        file::read_file(options.hostfile, kMost), options.hostfile);
     return {
         .nodes = filter_resources(hosts, options.filter),
         .from_hostfile = true};

@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <optional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/launcher/child_process.h"
 
 namespace deepspeed::launcher {
@@ -199,7 +199,7 @@ Variables read_environment_files(std::vector<std::string>& warnings) {
     found = true;
     constexpr uint64_t kMost = 1 << 20;
     const auto more = parse_environment_file(
-        base::read_file(path.string(), kMost), path.string());
+        file::read_file(path.string(), kMost), path.string());
     variables.insert(variables.end(), more.begin(), more.end());
     if (path == here && name.is_relative()) {
       warnings.push_back(

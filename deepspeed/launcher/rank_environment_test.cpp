@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/launcher/child_process.h"
 
 namespace deepspeed::launcher {
@@ -132,7 +132,7 @@ class EnvironmentFiles : public testing::Test {
 
   const std::filesystem::path before_ = std::filesystem::current_path();
   const std::string home_ = std::getenv("HOME");
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
   std::vector<std::string> warnings_;
 };
 

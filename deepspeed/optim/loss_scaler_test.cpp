@@ -9,6 +9,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/config/config.h"
+#include "deepspeed/file/json_file.h"
 
 namespace deepspeed::optim {
 namespace {
@@ -23,7 +24,7 @@ config::Fp16 fp16_of(const Json& json) {
 
 // Made by tests/golden/make_schedule_golden.py.
 TEST(LossScaler, FollowsDeepSpeed) {
-  const Json golden = base::read_json(
+  const Json golden = file::read_json(
       std::string(DS_SOURCE_DIR) + "/tests/golden/schedules/loss_scales.json",
       1 << 20);
   int raised = 0;

@@ -7,6 +7,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/config/config.h"
+#include "deepspeed/file/json_file.h"
 
 namespace deepspeed::optim {
 namespace {
@@ -20,7 +21,7 @@ config::Scheduler scheduler_of(const Json& json) {
 
 // Made by tests/golden/make_schedule_golden.py.
 Json golden() {
-  return base::read_json(
+  return file::read_json(
       std::string(DS_SOURCE_DIR) + "/tests/golden/schedules/schedules.json",
       1 << 20);
 }

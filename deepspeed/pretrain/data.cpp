@@ -6,10 +6,10 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/number_text.h"
 #include "deepspeed/bert/config.h"
 #include "deepspeed/flat/parallel.h"
-#include "deepspeed/report/stop_signal.h"
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/machine/stop_signal.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
@@ -26,7 +26,7 @@ std::chrono::milliseconds patience() {
 
 TextSource open_text(
     const text::Source& files,
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::shared_ptr<const text::Tokenizer>& tokenizer,
     int64_t ranks) {
   text::CacheRequest request;
@@ -35,7 +35,7 @@ TextSource open_text(
   request.cache_dir = text::default_cache_dir();
   request.threads = static_cast<int>(flat::threads());
   request.patience = patience();
-  request.stopped = [] { return report::stop_signal() != 0; };
+  request.stopped = [] { return machine::stop_signal() != 0; };
   bool said = false;
   request.progress = [&](uint64_t, uint64_t) {
     if (!said) {
@@ -75,7 +75,7 @@ void check_text_column(
     const std::string& column,
     const text::Source& train,
     const text::Source& held_out) {
-  if (column != report::DataSettings{}.text_column &&
+  if (column != settings::DataSettings{}.text_column &&
       !text::has_columns(train) && !text::has_columns(held_out)) {
     throw base::Error(
         base::ExitCode::config,
@@ -114,16 +114,16 @@ void check_tokenizer(
 
 // "11,000 bytes then, 12,000 now"
 std::string data_difference(
-    const report::Settings& stored,
-    const report::Settings& now) {
+    const settings::Settings& stored,
+    const settings::Settings& now) {
   if (stored.data.text_column != now.data.text_column) {
     return "text_column was " + stored.data.text_column + ", is " +
         now.data.text_column;
   }
   const int64_t was = stored.trained_data.dataset_bytes;
   const int64_t is = now.trained_data.dataset_bytes;
-  const std::string sizes = report::format_count(was) + " bytes then, " +
-      report::format_count(is) + " now";
+  const std::string sizes = base::format_count(was) + " bytes then, " +
+      base::format_count(is) + " now";
   return was == is ? "as many bytes, but another text or other file names"
       : is > was   ? "it has grown, " + sizes
                    : sizes;
@@ -132,7 +132,7 @@ std::string data_difference(
 } // namespace
 
 Data::Data(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     int64_t vocab_size,
     int64_t ranks) {
   const std::string folder =
@@ -157,8 +157,8 @@ Data::Data(
   left_out_ = std::move(dataset.left_out);
 }
 
-report::TrainedData Data::identity() const {
-  report::TrainedData identity;
+settings::TrainedData Data::identity() const {
+  settings::TrainedData identity;
   identity.dataset_hash = train_.cache->key();
   identity.dataset_bytes = static_cast<int64_t>(train_.bytes);
   if (validation_) {
@@ -169,10 +169,10 @@ report::TrainedData Data::identity() const {
 }
 
 void check_trained_data(
-    const report::Settings& stored,
-    const report::Settings& now) {
-  const report::TrainedData& was = stored.trained_data;
-  const report::TrainedData& is = now.trained_data;
+    const settings::Settings& stored,
+    const settings::Settings& now) {
+  const settings::TrainedData& was = stored.trained_data;
+  const settings::TrainedData& is = now.trained_data;
   if (was.dataset_hash.empty() || was.tokenizer_hash.empty()) {
     base::log_info(
         "hparams.json does not say what the data set was when the run began: "

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "deepspeed/bert/batch.h"
-#include "deepspeed/report/settings.h"
+#include "deepspeed/settings/settings.h"
 #include "deepspeed/text/batch.h"
 #include "deepspeed/text/source_files.h"
 #include "deepspeed/text/token_cache.h"
@@ -32,7 +32,7 @@ class Data {
   // tokenizer does not fit the model's vocabulary of `vocab_size` or
   // --text_column has no effect; Error(stopped) after a signal. A step's batch
   // is divided over `ranks`.
-  Data(const report::Settings& settings, int64_t vocab_size, int64_t ranks);
+  Data(const settings::Settings& settings, int64_t vocab_size, int64_t ranks);
 
   std::shared_ptr<const text::Tokenizer> tokenizer() const {
     return tokenizer_;
@@ -45,7 +45,7 @@ class Data {
     return left_out_;
   }
   // What hparams.json says of all this.
-  report::TrainedData identity() const;
+  settings::TrainedData identity() const;
   // Null without a validation text.
   const TextSource* validation() const {
     return validation_ ? &*validation_ : nullptr;
@@ -62,7 +62,7 @@ class Data {
 // what differs. Error(config) for another data set that `now` does not allow,
 // and for another tokenizer.
 void check_trained_data(
-    const report::Settings& stored,
-    const report::Settings& now);
+    const settings::Settings& stored,
+    const settings::Settings& now);
 
 } // namespace deepspeed::pretrain

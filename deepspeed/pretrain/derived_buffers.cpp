@@ -19,7 +19,7 @@ std::vector<bert::NamedTensor> derived_buffers(
 }
 
 void require_known_names(
-    const std::vector<checkpoint::NamedTensor>& tensors,
+    const std::vector<formats::NamedTensor>& tensors,
     const bert::RobertaForMaskedLMImpl& model,
     const std::string& path) {
   const auto entries = model.state_dict_entries();

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "deepspeed/bert/roberta.h"
-#include "deepspeed/checkpoint/safetensors.h"
+#include "deepspeed/formats/safetensors.h"
 
 namespace deepspeed::pretrain {
 
@@ -18,7 +18,7 @@ std::vector<bert::NamedTensor> derived_buffers(
 // Error(data) with the place `path` for a tensor of a state dict that is none
 // of the model's, unless it is a derived buffer with the right values.
 void require_known_names(
-    const std::vector<checkpoint::NamedTensor>& tensors,
+    const std::vector<formats::NamedTensor>& tensors,
     const bert::RobertaForMaskedLMImpl& model,
     const std::string& path);
 

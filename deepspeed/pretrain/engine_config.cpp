@@ -18,8 +18,8 @@ config::Dtype dtype_of(const std::string& name) {
                         : config::Dtype::fp32;
 }
 
-config::Context context_of(const report::Settings& settings, int64_t ranks) {
-  const report::OptimizerSettings& o = settings.optimizer;
+config::Context context_of(const settings::Settings& settings, int64_t ranks) {
+  const settings::OptimizerSettings& o = settings.optimizer;
   config::Context context;
   context.world_size = ranks;
   context.dtype = dtype_of(settings.machine.dtype);
@@ -47,10 +47,10 @@ config::Context context_of(const report::Settings& settings, int64_t ranks) {
 }
 
 // HelloDeepSpeed's dictionary; keys of ours only where a flag changes them.
-Json hello_config(const report::Settings& settings) {
-  const report::OptimizerSettings& o = settings.optimizer;
-  const report::OptimizerSettings defaults =
-      report::engine_defaults().optimizer;
+Json hello_config(const settings::Settings& settings) {
+  const settings::OptimizerSettings& o = settings.optimizer;
+  const settings::OptimizerSettings defaults =
+      settings::engine_defaults().optimizer;
   Json params = {{"lr", o.learning_rate}};
   if (o.adam_beta1 != defaults.adam_beta1 ||
       o.adam_beta2 != defaults.adam_beta2) {
@@ -85,11 +85,11 @@ Json hello_config(const report::Settings& settings) {
 
 // A flag that the file contradicts.
 void check_flags(
-    const report::Settings& settings,
-    const report::Settings& resolved,
+    const settings::Settings& settings,
+    const settings::Settings& resolved,
     const std::set<std::string>& given) {
-  for (const report::SettingChange& change :
-       report::differences(settings, resolved)) {
+  for (const settings::SettingChange& change :
+       settings::differences(settings, resolved)) {
     if (given.contains(change.name)) {
       throw base::Error(
           base::ExitCode::config,
@@ -102,7 +102,7 @@ void check_flags(
 }
 
 [[noreturn]] void refuse_beside_scheduler(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::string& what,
     const std::string& hint) {
   throw base::Error(
@@ -112,13 +112,13 @@ void check_flags(
 // Flags of the learning rate beside a scheduler of the file, which takes them
 // where it says "auto" and else decides alone.
 void check_scheduler(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const config::Config& config,
     const std::set<std::string>& given) {
   using config::SchedulerType;
   const SchedulerType type = config.scheduler.type;
   const config::SchedulerParams& params = config.scheduler.params;
-  const report::OptimizerSettings& o = settings.optimizer;
+  const settings::OptimizerSettings& o = settings.optimizer;
   if (given.contains("lr_scheduler_type")) {
     refuse_beside_scheduler(
         settings,
@@ -155,7 +155,7 @@ void check_scheduler(
 
 } // namespace
 
-std::vector<report::SettingChange> config_changes(
+std::vector<settings::SettingChange> config_changes(
     const std::string& saved,
     const std::string& now) {
   const std::set<std::string> told_elsewhere{
@@ -181,7 +181,7 @@ std::vector<report::SettingChange> config_changes(
       paths.insert(path);
     }
   }
-  std::vector<report::SettingChange> changes;
+  std::vector<settings::SettingChange> changes;
   for (const std::string& path : paths) {
     const bool counts = (from.contains(path) && to.contains(path)) ||
         path.starts_with("/optimizer/") || path.starts_with("/scheduler/");
@@ -197,8 +197,8 @@ std::vector<report::SettingChange> config_changes(
   return changes;
 }
 
-void adopt_config(const config::Config& config, report::Settings& settings) {
-  report::OptimizerSettings& o = settings.optimizer;
+void adopt_config(const config::Config& config, settings::Settings& settings) {
+  settings::OptimizerSettings& o = settings.optimizer;
   o.batch_size = config.train_micro_batch_size_per_gpu;
   o.gradient_accumulation_steps = config.gradient_accumulation_steps;
   o.learning_rate = config.optimizer.params.lr;
@@ -217,7 +217,7 @@ void adopt_config(const config::Config& config, report::Settings& settings) {
 }
 
 config::Config engine_config(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::set<std::string>& given,
     int64_t ranks) {
   const config::Context context = context_of(settings, ranks);
@@ -227,13 +227,13 @@ config::Config engine_config(
   }
   config::Config config =
       config::read_config(settings.engine.deepspeed_config, context);
-  report::Settings resolved = settings;
+  settings::Settings resolved = settings;
   adopt_config(config, resolved);
   check_flags(settings, resolved, given);
   if (config.scheduler.type != config::SchedulerType::none) {
     check_scheduler(settings, config, given);
   } else {
-    report::validate_schedule(settings.optimizer);
+    settings::validate_schedule(settings.optimizer);
   }
   return config;
 }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "deepspeed/config/config.h"
-#include "deepspeed/report/settings.h"
+#include "deepspeed/settings/settings.h"
 
 namespace deepspeed::pretrain {
 
@@ -15,7 +15,7 @@ namespace deepspeed::pretrain {
 // without a file HelloDeepSpeed's dictionary with what the flags change.
 // Error(config) if a flag of `given` says something else than the file.
 config::Config engine_config(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::set<std::string>& given,
     int64_t ranks);
 
@@ -23,12 +23,12 @@ config::Config engine_config(
 // it, besides what the settings and the engine itself tell of:
 // "fp16.hysteresis". A key that only one of them knows counts in optimizer and
 // scheduler alone, so that keys of a later version are no change.
-std::vector<report::SettingChange> config_changes(
+std::vector<settings::SettingChange> config_changes(
     const std::string& saved,
     const std::string& now);
 
 // Takes over what the configuration decides: batch, accumulation, optimizer,
 // clipping, dtype, stage.
-void adopt_config(const config::Config& config, report::Settings& settings);
+void adopt_config(const config::Config& config, settings::Settings& settings);
 
 } // namespace deepspeed::pretrain

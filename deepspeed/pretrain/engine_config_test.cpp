@@ -6,10 +6,10 @@
 
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -21,15 +21,15 @@ using Given = std::set<std::string>;
 const std::filesystem::path kFiles =
     std::filesystem::path(DS_SOURCE_DIR) / "tests" / "ds_configs";
 
-report::Settings with_file(const std::string& path) {
-  report::Settings settings = report::engine_defaults();
+settings::Settings with_file(const std::string& path) {
+  settings::Settings settings = settings::engine_defaults();
   settings.engine.deepspeed_config = path;
   return settings;
 }
 
-std::string refusal(const report::Settings& settings, const Given& given) {
+std::string refusal(const settings::Settings& settings, const Given& given) {
   try {
-    report::validate(settings);
+    settings::validate(settings);
     engine_config(settings, given, 2);
   } catch (const base::Error& error) {
     EXPECT_EQ(error.code(), base::ExitCode::config) << error.report();
@@ -40,14 +40,14 @@ std::string refusal(const report::Settings& settings, const Given& given) {
 
 class WrittenConfig : public testing::Test {
  protected:
-  report::Settings settings(const std::string& rest) {
+  settings::Settings settings(const std::string& rest) {
     const std::string path = folder_.path() + "/ds_config.json";
-    base::write_file_atomically(
+    file::write_file_atomically(
         path, "{\"train_micro_batch_size_per_gpu\": \"auto\"" + rest + "}");
     return with_file(path);
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 // Without a flag, and with all flags that "auto" may take the value of.
@@ -62,7 +62,7 @@ TEST(PublicConfigs, AllBelowStageThreeRun) {
     ++files;
     EXPECT_EQ(refusal(with_file(path), {}), "") << path;
     for (const char* dtype : {"fp32", "bf16", "fp16"}) {
-      report::Settings settings = with_file(path);
+      settings::Settings settings = with_file(path);
       settings.machine.dtype = dtype;
       settings.engine.zero_stage = 2;
       EXPECT_EQ(refusal(settings, {}), "") << path;
@@ -72,7 +72,7 @@ TEST(PublicConfigs, AllBelowStageThreeRun) {
 }
 
 TEST(PublicConfigs, AutoTakesTheFlags) {
-  report::Settings settings = with_file(kFiles / "trainer_zero2.json");
+  settings::Settings settings = with_file(kFiles / "trainer_zero2.json");
   settings.machine.dtype = "fp16";
   settings.optimizer.warmup_steps = 2;
   settings.optimizer.learning_rate = 0.5;
@@ -86,7 +86,7 @@ TEST(PublicConfigs, AutoTakesTheFlags) {
 }
 
 TEST(PublicConfigs, WithoutAnOptimizerItIsTheFlags) {
-  report::Settings settings =
+  settings::Settings settings =
       with_file(kFiles / "fine_tuning_zero2_no_optimizer.json");
   settings.optimizer.learning_rate = 0.25;
   settings.optimizer.weight_decay = 0.125;
@@ -101,7 +101,7 @@ TEST(PublicConfigs, WithoutAnOptimizerItIsTheFlags) {
 }
 
 TEST_F(WrittenConfig, AFlagThatSaysSomethingElseIsRefused) {
-  report::Settings s = settings(R"(, "zero_optimization": {"stage": 1})");
+  settings::Settings s = settings(R"(, "zero_optimization": {"stage": 1})");
   s.engine.offload_optimizer = "none";
   s.machine.dtype = "fp32";
   const Given given{"dtype", "zero_stage", "offload_optimizer"};
@@ -117,7 +117,7 @@ TEST_F(WrittenConfig, AFlagThatSaysSomethingElseIsRefused) {
 }
 
 TEST_F(WrittenConfig, WarmUpWithoutASchedulerIsRefused) {
-  report::Settings s = settings("");
+  settings::Settings s = settings("");
   s.optimizer.warmup_steps = 2;
   EXPECT_THAT(refusal(s, {}), HasSubstr("has no effect with a constant"));
   s.optimizer.lr_scheduler_type = "linear";
@@ -125,7 +125,7 @@ TEST_F(WrittenConfig, WarmUpWithoutASchedulerIsRefused) {
 }
 
 TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
-  report::Settings s = settings(
+  settings::Settings s = settings(
       R"(, "scheduler": {"type": "WarmupLR", "params":
           {"warmup_num_steps": 4, "warmup_max_lr": 0.5}})");
   EXPECT_EQ(refusal(s, {}), "");
@@ -141,7 +141,7 @@ TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
 
 std::vector<std::string> told(const Json& saved, const Json& now) {
   std::vector<std::string> lines;
-  for (const report::SettingChange& change :
+  for (const settings::SettingChange& change :
        config_changes(saved.dump(), now.dump())) {
     lines.push_back(change.name + " " + change.from + " -> " + change.to);
   }

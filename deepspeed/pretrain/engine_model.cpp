@@ -5,17 +5,17 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/checkpoint/field.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/formats/field.h"
 #include "deepspeed/pretrain/derived_buffers.h"
 #include "deepspeed/pretrain/engine_config.h"
 
 namespace deepspeed::pretrain {
 namespace {
 
-using checkpoint::Value;
+using formats::Value;
 
 constexpr const char* kOwnKey = "train_bert_ds";
 constexpr int64_t kFormatVersion = 1;
@@ -36,7 +36,7 @@ void log_choice(const checkpoint::ZeroCheckpoint& file) {
 } // namespace
 
 void EngineModel::save(const std::string& folder, const LoopState& state) {
-  Value own = checkpoint::make_dict();
+  Value own = formats::make_dict();
   own.set("format_version", kFormatVersion);
   own.set("step", state.step);
   own.set("loss_sum", state.loss_sum);
@@ -66,7 +66,7 @@ LoadedState EngineModel::load(const checkpoint::CheckpointPath& path) {
   // HelloDeepSpeed's checkpoint_step is one too many in its last checkpoint;
   // the engine counts its own steps.
   state.step = engine_.global_steps();
-  const checkpoint::Field client(loaded.client_state, loaded.path);
+  const formats::Field client(loaded.client_state, loaded.path);
   const auto own = client.find(kOwnKey);
   // The Python program has none of ours, or passes on what it was given.
   if (!own || own->at("step").integer() != state.step) {
@@ -89,7 +89,7 @@ LoadedState EngineModel::load(const checkpoint::CheckpointPath& path) {
     }
   }
   if (const auto saved = own->find("config")) {
-    for (const report::SettingChange& change : config_changes(
+    for (const settings::SettingChange& change : config_changes(
              saved->string(), config::print_config(engine_.config()))) {
       base::log_info(
           "changed: " + change.name + " " + change.from + " -> " + change.to);
@@ -125,7 +125,7 @@ void load_engine_checkpoint_weights(
   require_known_names(file.module(), model, file.path());
   const at::NoGradGuard no_grad;
   for (const auto& item : model.named_parameters()) {
-    const checkpoint::Tensor* saved = file.find_module(item.key());
+    const formats::Tensor* saved = file.find_module(item.key());
     if (saved == nullptr ||
         item.value().sizes() != at::IntArrayRef(saved->sizes)) {
       throw base::Error(

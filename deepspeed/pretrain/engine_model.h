@@ -34,7 +34,7 @@ class EngineModel : public TrainedModel {
   bert::RobertaForMaskedLM model_;
   Engine& engine_;
   int64_t keep_last_; // checkpoints that stay; 0: all
-  checkpoint::Value client_state_ = checkpoint::make_dict();
+  formats::Value client_state_ = formats::make_dict();
 };
 
 // Only the weights of a checkpoint of DeepSpeed, into a model of its own: as

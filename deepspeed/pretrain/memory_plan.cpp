@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "deepspeed/kernels/softmax_block.h"
-#include "deepspeed/report/system_info.h"
+#include "deepspeed/machine/system_info.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -23,7 +23,7 @@ double dtype_bytes(const std::string& dtype) {
 // Tokens of the run's largest micro batch on this rank.
 double largest_batch(const MemoryPlanInputs& inputs) {
   constexpr int64_t kMostLines = 1 << 20;
-  const report::OptimizerSettings& o = inputs.settings.optimizer;
+  const settings::OptimizerSettings& o = inputs.settings.optimizer;
   const int64_t lines = o.batch_size * o.gradient_accumulation_steps;
   const int64_t steps = std::min(
       inputs.settings.run.num_iterations,
@@ -76,7 +76,7 @@ double activation_bytes(const MemoryPlanInputs& inputs) {
 } // namespace
 
 MemoryPlan plan_memory(const MemoryPlanInputs& inputs) {
-  const report::Settings& settings = inputs.settings;
+  const settings::Settings& settings = inputs.settings;
   const double bytes = dtype_bytes(settings.machine.dtype);
   const auto all = static_cast<double>(bert::parameter_count(inputs.model));
   const bool sharded =
@@ -84,7 +84,7 @@ MemoryPlan plan_memory(const MemoryPlanInputs& inputs) {
   const double peers = static_cast<double>(inputs.ranks - 1);
   const double shard = sharded ? all / static_cast<double>(inputs.ranks) : all;
   MemoryPlan plan;
-  plan.program = static_cast<double>(report::resident_memory());
+  plan.program = static_cast<double>(machine::resident_memory());
   plan.parameters = all * bytes;
   plan.gradients = all * 4 + (inputs.whole_gradients ? 0 : shard * 4);
   plan.optimizer = shard * ((bytes < 4 ? 4 : 0) + 4 * inputs.moments);

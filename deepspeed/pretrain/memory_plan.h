@@ -6,7 +6,7 @@
 
 #include "deepspeed/bert/config.h"
 #include "deepspeed/pretrain/data.h"
-#include "deepspeed/report/settings.h"
+#include "deepspeed/settings/settings.h"
 
 namespace deepspeed::pretrain {
 
@@ -24,7 +24,7 @@ struct MemoryPlan {
 };
 
 struct MemoryPlanInputs {
-  const report::Settings& settings;
+  const settings::Settings& settings;
   const bert::RobertaConfig& model;
   const Data& data;
   int64_t rank = 0;

@@ -8,18 +8,19 @@
 #include <filesystem>
 #include <unordered_set>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/checkpoint_path.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/model_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/json_file.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/pretrain/derived_buffers.h"
 #include "deepspeed/pretrain/engine_model.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
-#include "deepspeed/report/hparams.h"
+#include "deepspeed/settings/hparams.h"
 #include "deepspeed/text/data_lookup.h"
 
 namespace deepspeed::pretrain {
@@ -132,7 +133,7 @@ void clear_folder(
       tokenizer.files().end(),
       [&](const std::string& file) {
         return std::filesystem::equivalent(
-            base::parent_folder(file), folder, failure);
+            file::parent_folder(file), folder, failure);
       });
   if (!own) {
     const auto more =
@@ -149,7 +150,7 @@ void write_json(
     const std::string& folder,
     std::string_view name,
     const Json& json) {
-  base::write_file_atomically(
+  file::write_file_atomically(
       checkpoint::join(folder, name), json.dump(2) + "\n");
 }
 
@@ -185,7 +186,7 @@ void require_value(
 }
 
 bert::RobertaConfig read_config(const std::string& path) {
-  const Json json = base::read_json(path, kMaxConfigBytes);
+  const Json json = file::read_json(path, kMaxConfigBytes);
   if (!json.is_object()) {
     throw base::Error(ExitCode::data, "not a model configuration", path, "");
   }
@@ -224,12 +225,12 @@ void check_rest(
   for (const bert::NamedTensor& derived : derived_buffers(model.config())) {
     const std::string name = their_name(derived.name);
     known.insert(name);
-    if (const checkpoint::Tensor* tensor = file.find(name)) {
+    if (const formats::Tensor* tensor = file.find(name)) {
       flat::check_equal(*tensor, file.path() + ": " + name, derived.tensor);
     }
   }
   std::string names;
-  for (const checkpoint::NamedTensor& named : file.tensors()) {
+  for (const formats::NamedTensor& named : file.tensors()) {
     if (!known.contains(named.name) &&
         !named.name.starts_with(their_name(std::string(kPooler)))) {
       names += (names.empty() ? "" : ", ") + named.name;
@@ -252,7 +253,7 @@ LoadedModel load_exported(const std::string& folder) {
   const auto file = checkpoint::ModelWeights::open(folder);
   for (const auto& item : loaded.model->named_parameters()) {
     const std::string name = their_name(item.key());
-    const checkpoint::Tensor* tensor = file.find(name);
+    const formats::Tensor* tensor = file.find(name);
     if (tensor == nullptr) {
       throw base::Error(
           ExitCode::data,
@@ -272,7 +273,7 @@ LoadedModel load_checkpoint(
     const std::string& data_dir,
     bool newest_whole) {
   const checkpoint::CheckpointKind kind = checkpoint::only_kind(path);
-  const report::Settings settings = report::read_hparams(
+  const settings::Settings settings = settings::read_hparams(
       checkpoint::join(path.folder, checkpoint::kHparamsFile));
   bert::RobertaOptions options;
   options.config = model_config(settings.model);
@@ -299,7 +300,7 @@ LoadedModel load_checkpoint(
 
 } // namespace
 
-bert::RobertaConfig model_config(const report::ModelSettings& settings) {
+bert::RobertaConfig model_config(const settings::ModelSettings& settings) {
   bert::RobertaConfig config;
   config.hidden_size = settings.h_dim;
   config.num_hidden_layers = settings.num_layers;
@@ -343,7 +344,7 @@ void export_model(
         folder,
         failure.value());
   }
-  std::vector<checkpoint::NamedTensor> tensors;
+  std::vector<formats::NamedTensor> tensors;
   for (const bert::NamedTensor& weight : weights) {
     if (!weight.name.starts_with(kPooler)) {
       tensors.push_back(
@@ -355,7 +356,7 @@ void export_model(
   for (const std::string& file : tokenizer.files()) {
     copies.emplace_back(
         std::filesystem::path(file).filename().string(),
-        base::read_file(file, uint64_t{1} << 30));
+        file::read_file(file, uint64_t{1} << 30));
   }
   std::vector<std::string> written{
       std::string(checkpoint::kModelWeightsFile),
@@ -365,10 +366,10 @@ void export_model(
     written.push_back(name);
   }
   clear_folder(folder, tokenizer, written);
-  checkpoint::save_safetensors(
+  formats::save_safetensors(
       checkpoint::join(folder, checkpoint::kModelWeightsFile), tensors);
   for (const auto& [name, text] : copies) {
-    base::write_file_atomically(checkpoint::join(folder, name), text);
+    file::write_file_atomically(checkpoint::join(folder, name), text);
   }
   const Json tokenizer_config = tokenizer_config_json(config, tokenizer);
   write_json(folder, checkpoint::kTokenizerConfigFile, tokenizer_config);

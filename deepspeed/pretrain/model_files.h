@@ -6,13 +6,13 @@
 #include <vector>
 
 #include "deepspeed/bert/roberta.h"
-#include "deepspeed/report/settings.h"
+#include "deepspeed/settings/settings.h"
 #include "deepspeed/text/tokenizer.h"
 
 namespace deepspeed::pretrain {
 
 // The model of HelloDeepSpeed with these settings.
-bert::RobertaConfig model_config(const report::ModelSettings& settings);
+bert::RobertaConfig model_config(const settings::ModelSettings& settings);
 
 // Writes a folder that AutoModelForMaskedLM.from_pretrained() loads. `weights`
 // are fp32 under state-dict names; the unused pooler is left out, as

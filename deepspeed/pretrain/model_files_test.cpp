@@ -7,14 +7,15 @@
 #include <filesystem>
 #include <set>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/checkpoint/model_folder.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/engine/engine.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/json_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/formats/torch_file.h"
 #include "deepspeed/pretrain/derived_buffers.h"
 #include "deepspeed/pretrain/engine_model.h"
 #include "deepspeed/text/test_tokenizer.h"
@@ -22,7 +23,7 @@
 namespace deepspeed::pretrain {
 namespace {
 
-using checkpoint::NamedTensor;
+using formats::NamedTensor;
 using testing::HasSubstr;
 
 bert::RobertaConfig small_config(bool pooler = true) {
@@ -51,10 +52,10 @@ class ModelFiles : public testing::Test {
   }
 
   static void write(
-      const base::TemporaryFolder& folder,
+      const file::TemporaryFolder& folder,
       const std::string& name,
       const std::string& text) {
-    base::write_file_atomically(folder.path() + "/" + name, text);
+    file::write_file_atomically(folder.path() + "/" + name, text);
   }
 
   checkpoint::CheckpointPath here() const {
@@ -118,12 +119,12 @@ class ModelFiles : public testing::Test {
     }
   }
 
-  const base::TemporaryFolder source_; // of the tokenizer
-  const base::TemporaryFolder folder_; // of the model
+  const file::TemporaryFolder source_; // of the tokenizer
+  const file::TemporaryFolder folder_; // of the model
 };
 
-checkpoint::Value dict_of(const std::vector<NamedTensor>& tensors) {
-  checkpoint::Value dict = checkpoint::make_ordered_dict();
+formats::Value dict_of(const std::vector<NamedTensor>& tensors) {
+  formats::Value dict = formats::make_ordered_dict();
   for (const NamedTensor& named : tensors) {
     dict.set(named.name, named.tensor);
   }
@@ -168,7 +169,7 @@ TEST_F(ModelFiles, AnExportOwnsTheFilesOfTheModel) {
   EXPECT_THAT(said, HasSubstr("300 outputs"));
   EXPECT_THAT(said, HasSubstr("261 ids"));
   const base::Json special =
-      base::read_json(folder_.path() + "/special_tokens_map.json", 1 << 16);
+      file::read_json(folder_.path() + "/special_tokens_map.json", 1 << 16);
   EXPECT_EQ(special["bos_token"], "<s>");
   EXPECT_EQ(special["mask_token"]["content"], "<mask>");
   EXPECT_EQ(special["mask_token"]["lstrip"], true);
@@ -223,9 +224,9 @@ TEST_F(ModelFiles, WeightsInPartsAndOfTorchAreRead) {
                           const std::vector<NamedTensor>& part) {
       const std::string path = folder_.path() + "/" + name;
       if (safetensors) {
-        checkpoint::save_safetensors(path, part);
+        formats::save_safetensors(path, part);
       } else {
-        checkpoint::save_torch_file(path, dict_of(part));
+        formats::save_torch_file(path, dict_of(part));
       }
     };
     save(stem + suffix, weights);
@@ -277,7 +278,7 @@ TEST_F(ModelFiles, BuffersThatFollowFromTheSettingsAreChecked) {
     all.push_back(
         {"roberta.embeddings.position_ids",
          flat::FileTensors().add(positions)});
-    checkpoint::save_safetensors(folder_.path() + "/model.safetensors", all);
+    formats::save_safetensors(folder_.path() + "/model.safetensors", all);
     return error();
   };
   EXPECT_EQ(error_with(at::arange(20).unsqueeze(0)), "");
@@ -312,14 +313,14 @@ TEST_F(ModelFiles, CheckpointsWithPositionIdsLoad) {
   const bert::RobertaForMaskedLM model = small_model();
   flat::FileTensors tensors;
   const auto error_with = [&](const std::string& name, const at::Tensor& more) {
-    checkpoint::Value state = checkpoint::make_ordered_dict();
+    formats::Value state = formats::make_ordered_dict();
     for (const auto& entry : model->state_dict_entries()) {
       state.set(entry.name, tensors.add(entry.tensor));
     }
     state.set(name, tensors.add(more));
-    checkpoint::Value file = checkpoint::make_dict();
+    formats::Value file = formats::make_dict();
     file.set("model", std::move(state));
-    checkpoint::save_torch_file(folder_.path() + "/checkpoint.iter_1.pt", file);
+    formats::save_torch_file(folder_.path() + "/checkpoint.iter_1.pt", file);
     bert::RobertaForMaskedLM other = small_model();
     try {
       load_step_checkpoint_weights(here(), false, *other);
@@ -374,7 +375,7 @@ TEST_F(ModelFiles, EngineCheckpointsWithPositionIdsLoadAndKeepClientState) {
     EXPECT_EQ(trained.load(here()).loop.step, 0);
     load_engine_checkpoint_weights(here(), false, *other);
     trained.save(folder_.path(), {});
-    const checkpoint::Value state =
+    const formats::Value state =
         engine.load_checkpoint(folder_.path()).client_state;
     EXPECT_EQ(*state.find("note")->get_if<std::string>(), "kept");
     EXPECT_EQ(*state.find("checkpoint_step")->get_if<int64_t>(), 0);

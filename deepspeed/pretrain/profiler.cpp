@@ -6,12 +6,12 @@
 #include <array>
 #include <cstdio>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/number_text.h"
 #include "deepspeed/bert/flops.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/report/profile.h"
-#include "deepspeed/report/text_format.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -88,7 +88,7 @@ std::string heading(int64_t first, int64_t steps, const Sum& sum) {
       steps == 1 ? "" : "s",
       static_cast<long long>(first),
       1e3 * sum.step_seconds / count,
-      report::format_count(static_cast<int64_t>(sum.tokens / sum.step_seconds))
+      base::format_count(static_cast<int64_t>(sum.tokens / sum.step_seconds))
           .c_str());
   return text.data() +
       utilization_text(sum.flops / sum.step_seconds, sum.peak) + "\n";
@@ -185,7 +185,7 @@ void Profiler::write(int64_t done, const Work& work) {
           trace, steps, own.step_seconds / static_cast<double>(steps)) +
       reduction_text(trace, steps);
   if (sum.lost > 0) {
-    text += "  " + report::format_count(static_cast<int64_t>(sum.lost)) +
+    text += "  " + base::format_count(static_cast<int64_t>(sum.lost)) +
         " spans are missing: profile fewer steps\n";
   }
   text += written(events);
@@ -198,7 +198,7 @@ std::string Profiler::written(const std::vector<std::string>& events) const {
     return "";
   }
   try {
-    base::write_file_atomically(options_.path, report::trace_file(events));
+    file::write_file_atomically(options_.path, report::trace_file(events));
   } catch (const base::Error& error) {
     base::log_warning("no profile was written\n" + error.report());
     return "";

@@ -12,8 +12,8 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/version.h"
 #include "deepspeed/comm/rank_info.h"
-#include "deepspeed/report/hparams.h"
-#include "deepspeed/report/stop_signal.h"
+#include "deepspeed/machine/stop_signal.h"
+#include "deepspeed/settings/hparams.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -30,11 +30,11 @@ bool has_to_tell() {
   } catch (const base::Error&) {
   }
   const auto end = std::chrono::steady_clock::now() + kPatience;
-  while (rank != 0 && report::stop_signal() == 0 &&
+  while (rank != 0 && machine::stop_signal() == 0 &&
          std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  return rank == 0 || report::stop_signal() == 0;
+  return rank == 0 || machine::stop_signal() == 0;
 }
 
 } // namespace
@@ -43,17 +43,17 @@ int run_training_program(
     int argc,
     char** argv,
     const std::string& summary,
-    const report::Settings& defaults,
+    const settings::Settings& defaults,
     const std::function<int(Run&)>& train) {
   const auto program = [&] {
-    report::ProgramText text;
+    settings::ProgramText text;
     text.name = std::filesystem::path(argv[0]).filename().string();
     text.summary = summary;
     text.defaults = defaults;
     text.version = text.name + " " + std::string(base::kVersion) +
         ", libtorch " TORCH_VERSION ", g++ " __VERSION__ "\n";
-    const report::Options options =
-        report::parse_options({argv + 1, argv + argc}, text);
+    const settings::Options options =
+        settings::parse_options({argv + 1, argv + argc}, text);
     if (!options.answer.empty()) {
       std::fputs(options.answer.c_str(), stdout);
       return 0;

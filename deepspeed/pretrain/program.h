@@ -14,7 +14,7 @@ int run_training_program(
     int argc,
     char** argv,
     const std::string& summary, // one line for --help
-    const report::Settings& defaults,
+    const settings::Settings& defaults,
     const std::function<int(Run&)>& train);
 
 } // namespace deepspeed::pretrain

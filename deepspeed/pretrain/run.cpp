@@ -13,11 +13,11 @@
 #include "deepspeed/checkpoint/commit.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
+#include "deepspeed/machine/stop_signal.h"
 #include "deepspeed/optim/schedule.h"
 #include "deepspeed/pretrain/evaluation.h"
 #include "deepspeed/pretrain/model_files.h"
 #include "deepspeed/pretrain/run_text.h"
-#include "deepspeed/report/stop_signal.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -58,7 +58,7 @@ InitializeOptions Run::engine_options() const {
 }
 
 optim::AdamOptions Run::adam_options() const {
-  const report::OptimizerSettings& o = settings_.optimizer;
+  const settings::OptimizerSettings& o = settings_.optimizer;
   return {
       .beta1 = o.adam_beta1,
       .beta2 = o.adam_beta2,
@@ -107,7 +107,7 @@ void Run::start(TrainedModel& trained) {
 }
 
 int64_t Run::global_batch() const {
-  const report::OptimizerSettings& o = settings_.optimizer;
+  const settings::OptimizerSettings& o = settings_.optimizer;
   return o.batch_size * o.gradient_accumulation_steps * ranks_->size();
 }
 
@@ -116,7 +116,7 @@ int64_t Run::global_batch() const {
 int64_t Run::position_of(const LoopState& state) const {
   int64_t position = state.samples;
   if (position < 0) { // a checkpoint of before it was kept
-    const report::OptimizerSettings& o =
+    const settings::OptimizerSettings& o =
         (stored_ ? *stored_ : settings_).optimizer;
     position =
         state.step * o.batch_size * o.gradient_accumulation_steps * state.ranks;
@@ -137,7 +137,7 @@ bool Run::last_step() const {
 
 bool Run::next_step() {
   for (const double signal :
-       gather(*ranks_, {static_cast<double>(report::stop_signal())})) {
+       gather(*ranks_, {static_cast<double>(machine::stop_signal())})) {
     stop_ = stop_ != 0 ? stop_ : static_cast<int>(signal);
   }
   losses_.clear();
@@ -196,7 +196,7 @@ bool Run::agree_on_losses() {
 }
 
 double Run::learning_rate_at(int64_t steps_done) const {
-  const report::OptimizerSettings& o = settings_.optimizer;
+  const settings::OptimizerSettings& o = settings_.optimizer;
   return optim::Schedule{
       optim::parse_schedule_type(o.lr_scheduler_type),
       o.learning_rate,
@@ -290,13 +290,13 @@ void Run::evaluate_now() {
       settings_.optimizer.batch_size,
       ranks_->rank(),
       ranks_->size(),
-      [] { return report::stop_signal() != 0; });
+      [] { return machine::stop_signal() != 0; });
   const std::vector<double> all = gather(
       *ranks_,
       {own.loss_sum,
        static_cast<double>(own.masked),
        static_cast<double>(own.correct),
-       static_cast<double>(report::stop_signal())});
+       static_cast<double>(machine::stop_signal())});
   bert::Evaluation result;
   for (size_t i = 0; i < all.size(); i += 4) {
     result.loss_sum += all[i];

@@ -16,14 +16,14 @@
 #include "deepspeed/pretrain/run_text.h"
 #include "deepspeed/pretrain/step_checkpoint.h"
 #include "deepspeed/report/experiment.h"
-#include "deepspeed/report/options.h"
 #include "deepspeed/report/phase_clock.h"
+#include "deepspeed/settings/options.h"
 #include "deepspeed/text/prefetcher.h"
 
 namespace deepspeed::pretrain {
 
 // The settings that a run with these options would have, as hparams.json.
-std::string print_config(const report::Options& options);
+std::string print_config(const settings::Options& options);
 
 // Whether what a run has trained can be relied on.
 struct Health {
@@ -49,10 +49,10 @@ class Run {
  public:
   // Joins the ranks of the run, makes or opens the experiment folder and the
   // data. Throws base::Error.
-  explicit Run(const report::Options& options);
+  explicit Run(const settings::Options& options);
   ~Run();
 
-  const report::Settings& settings() const {
+  const settings::Settings& settings() const {
     return settings_;
   }
   bert::RobertaOptions model_options() const;
@@ -104,11 +104,11 @@ class Run {
     return ranks_->rank() == 0;
   }
   void join_ranks();
-  void find_folder(const report::Options& options);
+  void find_folder(const settings::Options& options);
   LoopState load();
   void set_threads();
   void open_experiment();
-  void take_settings(const report::Options& options);
+  void take_settings(const settings::Options& options);
   void open_data();
   int64_t global_batch() const; // samples of a step
   int64_t position_of(const LoopState& state) const;
@@ -127,7 +127,7 @@ class Run {
   void write_profile();
   Speed speed();
 
-  report::Settings settings_;
+  settings::Settings settings_;
   std::shared_ptr<comm::ProcessGroup> ranks_;
   int local_ranks_ = 1; // on this host
   std::optional<config::Config> engine_config_;
@@ -143,7 +143,7 @@ class Run {
   int64_t step_ = 0; // steps done; the current one is step_ + 1
   int64_t first_step_ = 0; // steps done before this run
   int64_t first_position_ = 0; // in the stream of samples, of this run
-  std::optional<report::Settings> stored_; // of the run that goes on
+  std::optional<settings::Settings> stored_; // of the run that goes on
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   int stop_ = 0; // the signal that asked one of the ranks to stop

@@ -9,15 +9,15 @@
 #include <fstream>
 #include <optional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/report/experiment.h"
-#include "deepspeed/report/hparams.h"
-#include "deepspeed/report/system_info.h"
+#include "deepspeed/settings/hparams.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -52,14 +52,14 @@ struct Job {
 std::string agent() {
   const std::string parent = std::to_string(::getppid());
   const std::string stat =
-      base::read_file("/proc/" + parent + "/stat", kMostNoteBytes);
+      file::read_file("/proc/" + parent + "/stat", kMostNoteBytes);
   // Start time, the 22nd field; the second one ends with the last ')'.
   size_t at = stat.rfind(')');
   for (int field = 2; field < 22 && at != std::string::npos; ++field) {
     at = stat.find(' ', at + 1);
   }
   const size_t end = at == std::string::npos ? at : stat.find(' ', at + 1);
-  return report::host_name() + " " + parent + " " +
+  return machine::host_name() + " " + parent + " " +
       (at == std::string::npos ? "" : stat.substr(at + 1, end - at - 1));
 }
 
@@ -83,8 +83,8 @@ std::vector<Job> jobs() {
 std::string note_path(
     const std::string& folder,
     const Job& job,
-    const report::Settings& settings) {
-  const std::string text = job.name + "\n" + report::to_hparams(settings);
+    const settings::Settings& settings) {
+  const std::string text = job.name + "\n" + settings::to_hparams(settings);
   base::ContentHash hash;
   hash.update(std::as_bytes(std::span(text.data(), text.size())));
   return checkpoint::join(folder, kNotePrefix + hash.hex().substr(0, 16));
@@ -96,7 +96,7 @@ std::optional<std::string> read_note(const std::string& path) {
   if (!fs::is_regular_file(path, error) || fs::file_size(path, error) == 0) {
     return std::nullopt;
   }
-  const std::string text = base::read_file(path, kMostNoteBytes);
+  const std::string text = file::read_file(path, kMostNoteBytes);
   return text.substr(0, text.find('\n'));
 }
 
@@ -106,7 +106,7 @@ bool is_experiment(const std::string& folder) {
       checkpoint::join(folder, checkpoint::kHparamsFile), ignored);
 }
 
-CheckpointKind kind_of(const report::Settings& settings) {
+CheckpointKind kind_of(const settings::Settings& settings) {
   return settings.engine.enabled ? CheckpointKind::tags : CheckpointKind::steps;
 }
 
@@ -114,7 +114,7 @@ CheckpointKind kind_of(const report::Settings& settings) {
 // launcher; nothing if this is the first start.
 std::optional<std::string> noted_folder(
     const std::string& folder,
-    const report::Settings& settings) {
+    const settings::Settings& settings) {
   if (is_restart("DS_RESTART_COUNT")) {
     if (const auto note = read_note(variable("DS_RESUME_FILE"))) {
       return note;
@@ -139,7 +139,7 @@ bool any_restart() {
 // `path` whether it is an experiment already or not.
 RunFolder go_on_or_begin(
     const std::string& path,
-    const report::Settings& settings) {
+    const settings::Settings& settings) {
   RunFolder folder{path, is_experiment(path), {path, "", {}}, {}};
   if (folder.exists) {
     folder.from = checkpoint::find_checkpoint(path);
@@ -155,7 +155,7 @@ RunFolder go_on_or_begin(
 // and that one has saved newer ones.
 bool has_gone_on(
     const CheckpointPath& named,
-    const report::Settings& settings) {
+    const settings::Settings& settings) {
   if (!noted_folder(named.folder, settings)) {
     return false;
   }
@@ -172,7 +172,7 @@ void add_notes(
     RunFolder& folder,
     const std::string& parent,
     const std::string& text,
-    const report::Settings& settings) {
+    const settings::Settings& settings) {
   if (const std::string file = variable("DS_RESUME_FILE"); !file.empty()) {
     folder.notes.emplace_back(file, folder.path);
   }
@@ -181,7 +181,7 @@ void add_notes(
   }
 }
 
-RunFolder load_folder(const report::Settings& settings) {
+RunFolder load_folder(const settings::Settings& settings) {
   CheckpointPath from =
       checkpoint::find_checkpoint(settings.folders.load_checkpoint_dir);
   checkpoint::require_kind(from, kind_of(settings));
@@ -202,9 +202,9 @@ RunFolder load_folder(const report::Settings& settings) {
 
 } // namespace
 
-RunFolder find_run_folder(const report::Options& options) {
-  const report::Settings& settings = options.settings;
-  const report::FolderSettings& flags = settings.folders;
+RunFolder find_run_folder(const settings::Options& options) {
+  const settings::Settings& settings = options.settings;
+  const settings::FolderSettings& flags = settings.folders;
   if (!flags.load_checkpoint_dir.empty()) {
     return load_folder(settings);
   }
@@ -247,7 +247,7 @@ void write_notes(const RunFolder& folder) {
       }
       continue;
     }
-    const std::string parent = base::parent_folder(path);
+    const std::string parent = file::parent_folder(path);
     std::error_code error;
     fs::create_directories(parent, error);
     if (error) {
@@ -257,7 +257,7 @@ void write_notes(const RunFolder& folder) {
           parent,
           error.value());
     }
-    base::write_file_atomically(path, text);
+    file::write_file_atomically(path, text);
   }
 }
 

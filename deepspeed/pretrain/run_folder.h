@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "deepspeed/checkpoint/checkpoint_path.h"
-#include "deepspeed/report/options.h"
+#include "deepspeed/settings/options.h"
 
 namespace deepspeed::pretrain {
 
@@ -41,7 +41,7 @@ struct RunFolder {
 //
 // Error(no_input) for a path that is not there or has no checkpoint,
 // Error(config) for checkpoints of the other program. Rank 0 alone.
-RunFolder find_run_folder(const report::Options& options);
+RunFolder find_run_folder(const settings::Options& options);
 
 // Notes the folder for restarts of this job, before it is made: in the file of
 // DS_RESUME_FILE, and for torchrun and Slurm in a file .restart-* beside it,

@@ -6,8 +6,8 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/pretrain/evaluation.h"
-#include "deepspeed/report/system_info.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -82,7 +82,7 @@ void RunLog::end_step(const StepFigures& figures) {
   }
   if (figures.log) {
     const double rate = take_tokens_per_second();
-    const uint64_t memory = report::peak_memory();
+    const uint64_t memory = machine::peak_memory();
     status.tokens_per_second = rate;
     status.memory_bytes = memory;
     write(

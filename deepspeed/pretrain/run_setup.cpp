@@ -5,19 +5,19 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/memory_advice.h"
+#include "deepspeed/base/number_text.h"
 #include "deepspeed/bert/product.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/shared_folder.h"
 #include "deepspeed/flat/parallel.h"
+#include "deepspeed/machine/stop_signal.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/pretrain/engine_config.h"
 #include "deepspeed/pretrain/memory_plan.h"
 #include "deepspeed/pretrain/model_files.h"
 #include "deepspeed/pretrain/run.h"
-#include "deepspeed/report/hparams.h"
-#include "deepspeed/report/stop_signal.h"
-#include "deepspeed/report/system_info.h"
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/settings/hparams.h"
 
 namespace deepspeed::pretrain {
 namespace {
@@ -25,7 +25,9 @@ namespace {
 // Says how the settings of a resumed run differ from the stored ones, whether
 // by flags or by a changed ds_config.json. The engine itself compares some with
 // the checkpoint.
-void tell_changes(const report::Settings& stored, const report::Settings& now) {
+void tell_changes(
+    const settings::Settings& stored,
+    const settings::Settings& now) {
   const std::set<std::string> told_by_engine{
       "dtype",
       "max_grad_norm",
@@ -33,7 +35,8 @@ void tell_changes(const report::Settings& stored, const report::Settings& now) {
       "adam_beta1",
       "adam_beta2",
       "adam_epsilon"};
-  for (const report::SettingChange& change : report::differences(stored, now)) {
+  for (const settings::SettingChange& change :
+       settings::differences(stored, now)) {
     if (!now.engine.enabled || !told_by_engine.contains(change.name)) {
       base::log_info(
           "changed: " + change.name + " " + change.from + " -> " + change.to);
@@ -43,25 +46,25 @@ void tell_changes(const report::Settings& stored, const report::Settings& now) {
 
 // What ranks must have alike. Where their files lie may differ between hosts:
 // their content is compared.
-std::string common_text(report::Settings settings) {
-  for (const report::Field& field : report::fields_of(settings)) {
+std::string common_text(settings::Settings settings) {
+  for (const settings::Field& field : settings::fields_of(settings)) {
     if (field.is_path) {
       std::get<std::string*>(field.value)->clear();
     }
   }
-  return report::to_hparams(settings) + "profile " +
+  return settings::to_hparams(settings) + "profile " +
       std::to_string(settings.machine.profile); // all meet for it
 }
 
-std::string data_text(const report::TrainedData& data) {
+std::string data_text(const settings::TrainedData& data) {
   return "data set " + std::to_string(data.dataset_bytes) + " bytes, hash " +
       data.dataset_hash + "\ntokenizer hash " + data.tokenizer_hash +
       "\ntext for evaluation hash " + data.validation_hash;
 }
 
-report::Settings defaults_of(const report::Options& options) {
-  return options.settings.engine.enabled ? report::engine_defaults()
-                                         : report::Settings();
+settings::Settings defaults_of(const settings::Options& options) {
+  return options.settings.engine.enabled ? settings::engine_defaults()
+                                         : settings::Settings();
 }
 
 std::string hparams_of(const std::string& folder) {
@@ -70,35 +73,35 @@ std::string hparams_of(const std::string& folder) {
 
 } // namespace
 
-std::string print_config(const report::Options& options) {
-  report::Options now = options;
-  report::make_paths_absolute(now.settings);
-  report::Settings settings = now.settings;
+std::string print_config(const settings::Options& options) {
+  settings::Options now = options;
+  settings::make_paths_absolute(now.settings);
+  settings::Settings settings = now.settings;
   const RunFolder folder = find_run_folder(options);
   const std::string resume_from = folder.loads() ? folder.path : "";
   if (!resume_from.empty()) {
-    report::Settings stored =
-        report::read_hparams(hparams_of(resume_from), defaults_of(options));
-    report::make_paths_absolute(stored);
-    settings = report::resume_settings(stored, now).settings;
+    settings::Settings stored =
+        settings::read_hparams(hparams_of(resume_from), defaults_of(options));
+    settings::make_paths_absolute(stored);
+    settings = settings::resume_settings(stored, now).settings;
   }
-  report::validate(settings);
+  settings::validate(settings);
   if (!settings.engine.enabled) {
-    return report::to_hparams(settings);
+    return settings::to_hparams(settings);
   }
   const int64_t ranks = comm::rank_from_environment().world_size;
   const config::Config config = engine_config(settings, options.given, ranks);
   adopt_config(config, settings);
-  return report::to_hparams(settings) + "\n" + config::print_config(config);
+  return settings::to_hparams(settings) + "\n" + config::print_config(config);
 }
 
-Run::Run(const report::Options& options) : settings_(options.settings) {
+Run::Run(const settings::Options& options) : settings_(options.settings) {
   clock_.enter("start");
-  report::validate(settings_);
+  settings::validate(settings_);
   base::keep_freed_memory();
   join_ranks();
   // Not before: a rank that waits for others ends at once.
-  report::install_stop_signals(/*speak=*/is_root());
+  machine::install_stop_signals(/*speak=*/is_root());
   find_folder(options);
   agree(*ranks_, [&] { take_settings(options); });
   set_threads();
@@ -108,9 +111,9 @@ Run::Run(const report::Options& options) : settings_(options.settings) {
   open_experiment();
 }
 
-void Run::take_settings(const report::Options& options) {
-  report::Options now = options;
-  report::make_paths_absolute(now.settings);
+void Run::take_settings(const settings::Options& options) {
+  settings::Options now = options;
+  settings::make_paths_absolute(now.settings);
   settings_ = now.settings;
   if (run_folder_.loads()) {
     const std::string& resume_from = run_folder_.path;
@@ -120,12 +123,12 @@ void Run::take_settings(const report::Options& options) {
       experiment_ = report::Experiment::open(resume_from);
     }
     stored_ =
-        report::read_hparams(hparams_of(resume_from), defaults_of(options));
+        settings::read_hparams(hparams_of(resume_from), defaults_of(options));
     // Stored relative by older versions.
-    report::make_paths_absolute(*stored_);
-    settings_ = report::resume_settings(*stored_, now).settings;
+    settings::make_paths_absolute(*stored_);
+    settings_ = settings::resume_settings(*stored_, now).settings;
   }
-  report::validate(settings_);
+  settings::validate(settings_);
   if (!stored_ && settings_.data.allow_change != "none") {
     throw base::Error(
         base::ExitCode::usage,
@@ -180,12 +183,12 @@ void Run::tell_memory_plan() const {
   const MemoryPlan plan = plan_memory(inputs);
   base::log_info("memory plan: " + memory_plan_text(plan));
   const double wanted = local_ranks_ * (plan.total() - plan.program);
-  const auto available = static_cast<double>(report::memory_info().available);
+  const auto available = static_cast<double>(machine::memory_info().available);
   if (wanted > available) {
     base::log_warning(
         "the ranks of this host want " +
-        report::format_bytes(static_cast<uint64_t>(wanted)) + " more, and " +
-        report::format_bytes(static_cast<uint64_t>(available)) +
+        base::format_bytes(static_cast<uint64_t>(wanted)) + " more, and " +
+        base::format_bytes(static_cast<uint64_t>(available)) +
         " are available: use a smaller --batch_size, or fewer ranks");
   }
 }
@@ -211,7 +214,7 @@ void Run::set_threads() {
   // A launcher that has shared out the cores says so.
   const int cores = std::getenv("OMP_NUM_THREADS") != nullptr
       ? at::get_num_threads()
-      : std::max(1, report::usable_cores() / local_ranks_);
+      : std::max(1, machine::usable_cores() / local_ranks_);
   const int threads = settings_.machine.num_threads > 0
       ? static_cast<int>(settings_.machine.num_threads)
       : cores;
@@ -225,7 +228,7 @@ void Run::set_threads() {
 }
 
 // Rank 0 looks; the others do what it found.
-void Run::find_folder(const report::Options& options) {
+void Run::find_folder(const settings::Options& options) {
   agree(*ranks_, [&] {
     if (is_root()) {
       run_folder_ = find_run_folder(options);
@@ -273,7 +276,7 @@ void Run::open_experiment() {
 // What the run goes on with; what is newer is left behind.
 LoopState Run::load() {
   const LoadedState loaded = trained_->load(run_folder_.from);
-  const report::RunSettings& run = settings_.run;
+  const settings::RunSettings& run = settings_.run;
   if (!loaded.passed_over.empty() && !run.export_dir.empty() &&
       loaded.loop.step >= run.num_iterations &&
       !settings_.folders.newest_whole) {

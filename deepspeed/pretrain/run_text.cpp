@@ -5,26 +5,26 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/number_text.h"
 #include "deepspeed/base/shell_word.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/isa.h"
+#include "deepspeed/machine/stop_signal.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/pretrain/profiler.h"
 #include "deepspeed/report/html_report.h"
 #include "deepspeed/report/metrics.h"
-#include "deepspeed/report/stop_signal.h"
 #include "deepspeed/report/svg_plot.h"
-#include "deepspeed/report/system_info.h"
-#include "deepspeed/report/text_format.h"
 
 namespace deepspeed::pretrain {
 namespace {
 
-using report::format_count;
+using base::format_count;
 
 int64_t parameter_count(const TrainedModel& trained) {
   int64_t count = 0;
@@ -54,8 +54,8 @@ std::string describe(const std::vector<text::LeftOut>& left_out) {
       : text + ", and " + std::to_string(left_out.size() - kShown) + " more";
 }
 
-std::string model_text(const report::Settings& settings) {
-  const report::ModelSettings& m = settings.model;
+std::string model_text(const settings::Settings& settings) {
+  const settings::ModelSettings& m = settings.model;
   return "RoBERTa, " + std::to_string(m.num_layers) + " layers, hidden " +
       std::to_string(m.h_dim) + ", " + std::to_string(m.num_heads) +
       " heads, feed-forward " + std::to_string(m.ff_dim);
@@ -63,13 +63,13 @@ std::string model_text(const report::Settings& settings) {
 
 std::string machine_text() {
   const int64_t threads = flat::threads();
-  return report::cpu_model() + ", " + std::to_string(threads) +
+  return machine::cpu_model() + ", " + std::to_string(threads) +
       (threads == 1 ? " thread, " : " threads, ") + kernels::active_isa();
 }
 
 std::string optimizer_text(const RunStart& run) {
-  const report::Settings& settings = run.settings;
-  const report::OptimizerSettings& o = settings.optimizer;
+  const settings::Settings& settings = run.settings;
+  const settings::OptimizerSettings& o = settings.optimizer;
   base::Json resolved = base::Json::object(); // of a ds_config.json
   if (run.engine != nullptr) {
     resolved = base::parse_json(config::print_config(*run.engine), "");
@@ -79,19 +79,19 @@ std::string optimizer_text(const RunStart& run) {
                                     : otherwise;
   };
   std::string text = type("optimizer", "Adam") + ", learning rate " +
-      report::format_short(o.learning_rate, 4) + " " +
+      base::format_short(o.learning_rate, 4) + " " +
       type("scheduler", o.lr_scheduler_type);
   if (o.warmup_steps > 0 && !resolved.contains("scheduler")) {
     text += " with " + format_count(o.warmup_steps) + " warm-up steps";
   }
   if (o.max_grad_norm > 0) {
-    text += ", clipped to norm " + report::format_short(o.max_grad_norm, 4);
+    text += ", clipped to norm " + base::format_short(o.max_grad_norm, 4);
   }
   return text + ", " + settings.machine.dtype;
 }
 
 std::string engine_text(const RunStart& run) {
-  const report::EngineSettings& engine = run.settings.engine;
+  const settings::EngineSettings& engine = run.settings.engine;
   std::string text = "ZeRO stage " + std::to_string(engine.zero_stage) + ", " +
       std::to_string(run.ranks) + (run.ranks == 1 ? " rank" : " ranks");
   if (run.ranks > 1) {
@@ -103,12 +103,12 @@ std::string engine_text(const RunStart& run) {
   return text;
 }
 
-report::Rows settings_rows(report::Settings settings) {
+report::Rows settings_rows(settings::Settings settings) {
   report::Rows rows;
-  for (const report::Field& field : report::fields_of(settings)) {
+  for (const settings::Field& field : settings::fields_of(settings)) {
     if (field.is_flag && field.stored &&
         (settings.engine.enabled || !field.engine_only)) {
-      rows.emplace_back(field.name, report::value_text(field));
+      rows.emplace_back(field.name, settings::value_text(field));
     }
   }
   return rows;
@@ -128,7 +128,7 @@ std::vector<report::Point> curve(
 }
 
 std::string shown(const std::optional<double>& value) {
-  return value ? report::format_short(*value, 5) : "not measured";
+  return value ? base::format_short(*value, 5) : "not measured";
 }
 
 std::string speed_text(const Speed& speed) {
@@ -155,8 +155,8 @@ std::vector<double> logged_losses(const std::string& path) {
 } // namespace
 
 report::Rows start_table(const RunStart& run) {
-  const report::Settings& settings = run.settings;
-  const report::OptimizerSettings& o = settings.optimizer;
+  const settings::Settings& settings = run.settings;
+  const settings::OptimizerSettings& o = settings.optimizer;
   const int64_t parameters = parameter_count(run.trained);
   report::Rows rows{
       {"Model", model_text(settings)},
@@ -193,7 +193,7 @@ report::Rows start_table(const RunStart& run) {
 namespace {
 
 // As this run was started: the launcher says how, with hosts and slots.
-std::string training_command(const report::Settings& settings) {
+std::string training_command(const settings::Settings& settings) {
   if (!settings.engine.enabled) {
     return "train_bert";
   }
@@ -213,10 +213,10 @@ report::EndSummary end_summary(const RunResult& result) {
     seconds += phase.second;
   }
   summary.title = result.signal != 0
-      ? "Stopped by " + std::string(report::signal_name(result.signal)) +
+      ? "Stopped by " + std::string(machine::signal_name(result.signal)) +
           " after step " + format_count(result.step) + ", saved"
       : "Finished after " + format_count(result.step) + " steps in " +
-          report::format_duration(seconds);
+          base::format_duration(seconds);
   summary.loss = result.loss;
   summary.validation_loss = result.validation_loss;
   summary.losses = logged_losses(result.experiment.metrics_path());
@@ -260,16 +260,15 @@ void write_report(const RunResult& result) {
     if (result.speed.peak > 0) {
       page.numbers.emplace_back(
           "FLOPs utilization",
-          report::format_short(
-              100 * result.speed.flops / result.speed.peak, 3) +
+          base::format_short(100 * result.speed.flops / result.speed.peak, 3) +
               " %");
     }
     page.settings = settings_rows(result.settings);
     page.machine = {
         {"Processor", machine_text()},
-        {"Peak memory", report::format_bytes(report::peak_memory())}};
+        {"Peak memory", base::format_bytes(machine::peak_memory())}};
     report::write_html_report(result.experiment.report_path(), page);
-    base::write_file_atomically(
+    file::write_file_atomically(
         checkpoint::join(result.experiment.path(), checkpoint::kLossCurveFile),
         report::loss_curve_svg(
             curve(page.metrics, "loss"), curve(page.metrics, "eval_loss")));
@@ -279,17 +278,17 @@ void write_report(const RunResult& result) {
 }
 
 std::string recovery_hint(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::string& folder,
     int64_t saved_step) {
-  const report::OptimizerSettings& o = settings.optimizer;
+  const settings::OptimizerSettings& o = settings.optimizer;
   // Far above what trains any model of this kind, the rate alone is wrong.
   constexpr double kHigh = 1e-3;
   const double rate = o.learning_rate > kHigh
-      ? report::OptimizerSettings().learning_rate
+      ? settings::OptimizerSettings().learning_rate
       : o.learning_rate / 10;
   std::string flags = settings.engine.deepspeed_config.empty()
-      ? "--learning_rate " + report::format_short(rate, 4)
+      ? "--learning_rate " + base::format_short(rate, 4)
       : "a smaller lr in " + settings.engine.deepspeed_config;
   if (o.max_grad_norm == 0 && settings.engine.deepspeed_config.empty()) {
     flags += " --max_grad_norm 1";

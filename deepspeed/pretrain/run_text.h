@@ -15,7 +15,7 @@
 namespace deepspeed::pretrain {
 
 struct RunStart {
-  const report::Settings& settings;
+  const settings::Settings& settings;
   const Data& data;
   const TrainedModel& trained;
   std::string experiment; // empty in a dry run
@@ -36,7 +36,7 @@ struct Speed {
 };
 
 struct RunResult {
-  const report::Settings& settings;
+  const settings::Settings& settings;
   const Data& data;
   const TrainedModel& trained;
   const report::Experiment& experiment;
@@ -58,7 +58,7 @@ void write_report(const RunResult& result);
 // What to type after steps that were not finite: the last good checkpoint (none
 // if `saved_step` is negative) with a learning rate that is likely to work.
 std::string recovery_hint(
-    const report::Settings& settings,
+    const settings::Settings& settings,
     const std::string& folder,
     int64_t saved_step);
 

@@ -4,14 +4,14 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/torch_file.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/formats/torch_file.h"
 #include "deepspeed/pretrain/derived_buffers.h"
 
 namespace deepspeed::pretrain {
 namespace {
 
-using checkpoint::Value;
+using formats::Value;
 
 constexpr const char* kOwnKey = "deepspeed_cpp";
 constexpr const char* kSamplesKey = "samples";
@@ -36,11 +36,11 @@ const Value& at(
   return *found;
 }
 
-const checkpoint::Tensor& tensor_at(
+const formats::Tensor& tensor_at(
     const Value& dict,
     const std::string& key,
     const std::string& path) {
-  const checkpoint::Tensor* tensor = at(dict, key, path).tensor();
+  const formats::Tensor* tensor = at(dict, key, path).tensor();
   if (tensor == nullptr) {
     throw unfit("'" + key + "' is not a tensor", path);
   }
@@ -72,7 +72,7 @@ Value model_value(
     const std::vector<bert::NamedTensor>& entries,
     const flat::FlatParameters& parameters,
     flat::FileTensors& tensors) {
-  Value model = checkpoint::make_ordered_dict();
+  Value model = formats::make_ordered_dict();
   for (const bert::NamedTensor& entry : entries) {
     for (const flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
@@ -87,15 +87,15 @@ Value model_value(
 Value optimizer_value(
     const optim::Adam& optimizer,
     flat::FileTensors& tensors) {
-  Value state = checkpoint::make_dict();
-  checkpoint::List order;
+  Value state = formats::make_dict();
+  formats::List order;
   for (const optim::AdamParameterState& parameter : optimizer.state()) {
     const auto index = static_cast<int64_t>(order.size());
     order.emplace_back(index);
     if (parameter.step == 0) {
       continue; // as in torch: no gradient yet, no state
     }
-    Value entry = checkpoint::make_dict();
+    Value entry = formats::make_dict();
     entry.set(
         "step",
         tensors.add(
@@ -105,9 +105,9 @@ Value optimizer_value(
     state.set(index, std::move(entry));
   }
   const optim::AdamOptions& options = optimizer.options();
-  Value group = checkpoint::make_dict();
+  Value group = formats::make_dict();
   group.set("lr", optimizer.last_learning_rate());
-  group.set("betas", checkpoint::Tuple{{options.beta1, options.beta2}});
+  group.set("betas", formats::Tuple{{options.beta1, options.beta2}});
   group.set("eps", options.eps);
   group.set("weight_decay", options.weight_decay);
   group.set("amsgrad", false);
@@ -118,9 +118,9 @@ Value optimizer_value(
   group.set("fused", Value());
   group.set("decoupled_weight_decay", options.decoupled_weight_decay);
   group.set("params", std::move(order));
-  Value value = checkpoint::make_dict();
+  Value value = formats::make_dict();
   value.set("state", std::move(state));
-  value.set("param_groups", checkpoint::List{std::move(group)});
+  value.set("param_groups", formats::List{std::move(group)});
   return value;
 }
 
@@ -129,12 +129,12 @@ void load_model(
     const bert::RobertaForMaskedLMImpl& model,
     flat::FlatParameters& parameters,
     const std::string& path) {
-  const auto* dict = saved_model.get_if<checkpoint::Dict>();
+  const auto* dict = saved_model.get_if<formats::Dict>();
   if (dict == nullptr) {
     throw unfit("'model' is not a dict", path);
   }
-  std::vector<checkpoint::NamedTensor> tensors;
-  for (const checkpoint::DictEntry& entry : dict->entries) {
+  std::vector<formats::NamedTensor> tensors;
+  for (const formats::DictEntry& entry : dict->entries) {
     const auto* name = entry.key.get_if<std::string>();
     if (name == nullptr) {
       throw unfit("a tensor's name is " + describe(entry.key), path);
@@ -144,7 +144,7 @@ void load_model(
   require_known_names(tensors, model, path);
   for (const bert::NamedTensor& entry : model.state_dict_entries()) {
     // Also the tied entries, for their shapes; both hold the same values.
-    const checkpoint::Tensor& saved = tensor_at(saved_model, entry.name, path);
+    const formats::Tensor& saved = tensor_at(saved_model, entry.name, path);
     for (flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
         flat::copy_from_file(saved, path + ": " + entry.name, flat.master);
@@ -221,7 +221,7 @@ checkpoint::LatestCheckpoint open_checkpoint(
     named.file.path = path.text();
     named.file.step =
         checkpoint::parse_step_checkpoint_name(path.name).value_or(-1);
-    named.value = checkpoint::load_torch_file(path.text());
+    named.value = formats::load_torch_file(path.text());
     return named;
   }
   auto latest = checkpoint::latest_whole_checkpoint(path.folder, newest_whole);
@@ -240,18 +240,18 @@ void SingleProcessModel::save(
     const std::string& folder,
     const LoopState& state) {
   flat::FileTensors tensors;
-  Value own = checkpoint::make_dict();
+  Value own = formats::make_dict();
   own.set("format_version", kFormatVersion);
   own.set("step", state.step);
   own.set("loss_sum", state.loss_sum);
   own.set("loss_count", state.loss_count);
   own.set(kSamplesKey, state.samples);
-  Value file = checkpoint::make_dict();
+  Value file = formats::make_dict();
   file.set(
       "model", model_value(model_->state_dict_entries(), parameters_, tensors));
   file.set("optimizer", optimizer_value(optimizer_, tensors));
   file.set(kOwnKey, std::move(own));
-  checkpoint::save_torch_file(
+  formats::save_torch_file(
       checkpoint::join(folder, checkpoint_name(state.step)), file);
   if (keep_last_ > 0) {
     checkpoint::keep_last(folder, keep_last_);

@@ -12,11 +12,11 @@
 #include <cstdio>
 #include <utility>
 
+#include "deepspeed/base/crc32c.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/report/append_file.h"
-#include "deepspeed/report/crc32c.h"
-#include "deepspeed/report/system_info.h"
 
 namespace deepspeed::report {
 namespace {
@@ -73,9 +73,9 @@ void put_record(std::string& out, std::string_view data) {
   std::string length;
   put_little_endian<uint64_t>(length, data.size());
   out += length;
-  put_little_endian(out, masked_crc32c(length));
+  put_little_endian(out, base::masked_crc32c(length));
   out += data;
-  put_little_endian(out, masked_crc32c(data));
+  put_little_endian(out, base::masked_crc32c(data));
 }
 
 std::string event_name(int attempt) {
@@ -85,8 +85,9 @@ std::string event_name(int attempt) {
       time.size(),
       "%010lld",
       static_cast<long long>(std::time(nullptr)));
-  return std::string("events.out.tfevents.") + time.data() + "." + host_name() +
-      "." + std::to_string(::getpid()) + "." + std::to_string(attempt);
+  return std::string("events.out.tfevents.") + time.data() + "." +
+      machine::host_name() + "." + std::to_string(::getpid()) + "." +
+      std::to_string(attempt);
 }
 
 } // namespace

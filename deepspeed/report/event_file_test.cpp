@@ -12,26 +12,26 @@
 #include <filesystem>
 #include <regex>
 
-#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/base/crc32c.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
-#include "deepspeed/report/crc32c.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::report {
 namespace {
 
 // RFC 3720, section B.4, and the check value of the polynomial.
 TEST(Crc32c, KnownValues) {
-  EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
-  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);
-  EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62A8AB43u);
-  EXPECT_EQ(crc32c(""), 0u);
+  EXPECT_EQ(base::crc32c("123456789"), 0xE3069283u);
+  EXPECT_EQ(base::crc32c(std::string(32, '\0')), 0x8A9136AAu);
+  EXPECT_EQ(base::crc32c(std::string(32, '\xff')), 0x62A8AB43u);
+  EXPECT_EQ(base::crc32c(""), 0u);
 }
 
 TEST(Crc32c, TableAndInstructionAgree) {
   std::string bytes;
   for (int i = 0; i < 300; ++i) {
-    EXPECT_EQ(crc32c(bytes), crc32c_by_table(bytes)) << i;
+    EXPECT_EQ(base::crc32c(bytes), base::crc32c_by_table(bytes)) << i;
     bytes += static_cast<char>(i * 37 + i / 7);
   }
 }
@@ -45,18 +45,18 @@ Integer read_integer(const std::string& bytes, size_t at) {
 
 // The records of a TFRecord file, with their checksums checked.
 std::vector<std::string> records_of(const std::string& path) {
-  const std::string bytes = base::read_file(path, 1 << 20);
+  const std::string bytes = file::read_file(path, 1 << 20);
   std::vector<std::string> records;
   size_t at = 0;
   while (at < bytes.size()) {
     const auto length = read_integer<uint64_t>(bytes, at);
     EXPECT_EQ(
         read_integer<uint32_t>(bytes, at + 8),
-        masked_crc32c(bytes.substr(at, 8)));
+        base::masked_crc32c(bytes.substr(at, 8)));
     records.push_back(bytes.substr(at + 12, length));
     EXPECT_EQ(
         read_integer<uint32_t>(bytes, at + 12 + length),
-        masked_crc32c(records.back()));
+        base::masked_crc32c(records.back()));
     at += 16 + length;
   }
   EXPECT_EQ(at, bytes.size());
@@ -64,7 +64,7 @@ std::vector<std::string> records_of(const std::string& path) {
 }
 
 TEST(EventFile, HasTensorBoardsNameAndFirstRecord) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const EventFile file(folder.path());
   EXPECT_TRUE(std::regex_match(
       file.path().substr(folder.path().size() + 1),
@@ -78,7 +78,7 @@ TEST(EventFile, HasTensorBoardsNameAndFirstRecord) {
 }
 
 TEST(EventFile, WritesScalars) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   EventFile file(folder.path());
   file.add_scalar("Train/loss", 6.5, 300);
   EXPECT_EQ(records_of(file.path()).size(), 1u); // not flushed yet
@@ -97,7 +97,7 @@ TEST(EventFile, WritesScalars) {
 }
 
 TEST(EventFile, AResumeDropsLaterStepsOfOlderFiles) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const EventFile file(folder.path(), 30);
   const auto records = records_of(file.path());
   ASSERT_EQ(records.size(), 2u);
@@ -106,7 +106,7 @@ TEST(EventFile, AResumeDropsLaterStepsOfOlderFiles) {
 }
 
 TEST(EventFile, MakesItsFolderButFollowsNoLink) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   EXPECT_EQ(records_of(EventFile(folder.path() + "/tb_dir").path()).size(), 1u);
   std::filesystem::create_directory_symlink(
       folder.path(), folder.path() + "/link");
@@ -114,14 +114,14 @@ TEST(EventFile, MakesItsFolderButFollowsNoLink) {
 }
 
 TEST(EventFile, TwoInOneSecondDoNotMeet) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const EventFile first(folder.path());
   const EventFile second(folder.path());
   EXPECT_NE(first.path(), second.path());
 }
 
 TEST(EventFile, AFullDiskWarnsOnce) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   EventFile file(folder.path());
   // A limit on the size of files stands for the full disk.
   EXPECT_EXIT(

@@ -11,13 +11,13 @@
 #include <filesystem>
 #include <optional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/report/git_state.h"
-#include "deepspeed/report/hparams.h"
 #include "deepspeed/report/pacific_time.h"
+#include "deepspeed/settings/hparams.h"
 
 namespace deepspeed::report {
 namespace {
@@ -41,16 +41,16 @@ void make_folders(const std::string& path) {
 // What create() makes before hparams.json.
 bool is_early_name(const std::string& name) {
   return name == ".lock" || name == checkpoint::kTensorBoardFolder ||
-      base::is_temporary_name(name);
+      file::is_temporary_name(name);
 }
 
 // A folder of its own: nobody's files are in it. False: it was there, and empty
 // but for what a killed start had left.
 bool make_experiment_folder(const std::string& path) {
-  const std::string parent = base::parent_folder(path);
+  const std::string parent = file::parent_folder(path);
   make_folders(parent);
   if (::mkdir(path.c_str(), 0777) == 0) {
-    base::sync_folder(parent);
+    file::sync_folder(parent);
     return true;
   }
   if (errno != EEXIST) {
@@ -102,11 +102,11 @@ void write_git_files(const std::string& folder) {
       git_output({"log", "-1", "--format=%H"});
   const std::optional<std::string> diff = git_output({"diff"});
   if (hash) {
-    base::write_file_atomically(join(folder, checkpoint::kGitHashFile), *hash);
+    file::write_file_atomically(join(folder, checkpoint::kGitHashFile), *hash);
   }
   if (diff) {
     // Changes that were not committed: there may be secrets among them.
-    base::write_file_atomically(
+    file::write_file_atomically(
         join(folder, checkpoint::kGitDiffFile), *diff, 0600);
   }
   if (!hash || !diff) {
@@ -163,7 +163,7 @@ Experiment::Experiment(std::string path)
 
 Experiment Experiment::create(
     const std::string& folder,
-    const Settings& settings) {
+    const settings::Settings& settings) {
   const bool made = make_experiment_folder(folder);
   try {
     Experiment experiment(folder);
@@ -209,7 +209,7 @@ Experiment Experiment::open(const std::string& folder) {
     throw base::system_error(
         ExitCode::cannot_create, "cannot write to the folder", path, errno);
   }
-  base::remove_temporary_files(path);
+  file::remove_temporary_files(path);
   return experiment;
 }
 
@@ -226,8 +226,9 @@ std::string Experiment::events_path() const {
   return join(path_, checkpoint::kTensorBoardFolder);
 }
 
-void Experiment::save_settings(const Settings& settings) const {
-  base::write_file_atomically(hparams_path(), to_hparams_file(settings));
+void Experiment::save_settings(const settings::Settings& settings) const {
+  file::write_file_atomically(
+      hparams_path(), settings::to_hparams_file(settings));
 }
 
 } // namespace deepspeed::report

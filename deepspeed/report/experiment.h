@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "deepspeed/report/run_lock.h"
-#include "deepspeed/report/settings.h"
+#include "deepspeed/settings/settings.h"
 
 namespace deepspeed::report {
 
@@ -28,7 +28,9 @@ class Experiment {
   // gitdiff.log (of the current folder) and tb_dir/. Notes about a missing
   // repository go to standard error. Error(cannot_create) if that fails, or if
   // the folder holds anything else.
-  static Experiment create(const std::string& folder, const Settings& settings);
+  static Experiment create(
+      const std::string& folder,
+      const settings::Settings& settings);
 
   // Locks an existing folder, to go on in it. Error(no_input) if it is not an
   // experiment folder, Error(cannot_create) if it is in use or not writable.
@@ -48,7 +50,7 @@ class Experiment {
   std::string events_path() const; // tb_dir
 
   // Replaces hparams.json, when a resumed run has other settings. Error(io).
-  void save_settings(const Settings& settings) const;
+  void save_settings(const settings::Settings& settings) const;
 
  private:
   explicit Experiment(std::string path);

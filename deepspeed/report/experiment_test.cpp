@@ -14,11 +14,11 @@
 #include <regex>
 #include <set>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/report/git_state.h"
-#include "deepspeed/report/hparams.h"
+#include "deepspeed/settings/hparams.h"
 
 namespace {
 
@@ -84,8 +84,8 @@ TEST(RandomIdentifier, UsesTheWholeAlphabet) {
 }
 
 TEST(Experiment, CreatesWhatHelloDeepSpeedCreates) {
-  const base::TemporaryFolder folder;
-  Settings settings;
+  const file::TemporaryFolder folder;
+  settings::Settings settings;
   settings.model.h_dim = 64;
   std::string path;
   {
@@ -99,39 +99,40 @@ TEST(Experiment, CreatesWhatHelloDeepSpeedCreates) {
   EXPECT_TRUE(std::regex_match(
       fs::path(path).filename().string(),
       std::regex(R"(bert_pretrain(\.\d+){6}\.[a-z0-9]{8})")));
-  EXPECT_EQ(read_hparams(path + "/hparams.json").model.h_dim, 64);
+  EXPECT_EQ(settings::read_hparams(path + "/hparams.json").model.h_dim, 64);
   EXPECT_TRUE(fs::is_directory(path + "/tb_dir"));
 
   Experiment experiment = Experiment::open(path + "/");
   EXPECT_EQ(experiment.path(), path);
   settings.run.num_iterations = 7;
   experiment.save_settings(settings);
-  EXPECT_EQ(read_hparams(experiment.hparams_path()).run.num_iterations, 7);
+  EXPECT_EQ(
+      settings::read_hparams(experiment.hparams_path()).run.num_iterations, 7);
 }
 
 Experiment create_in(const std::string& folder) {
-  return Experiment::create(new_experiment_path(folder), Settings());
+  return Experiment::create(new_experiment_path(folder), settings::Settings());
 }
 
 // A name that the user has chosen: the folder may be there already.
 TEST(Experiment, TakesAFolderThatAKilledStartLeft) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = folder.path() + "/name";
   fs::create_directories(path + "/tb_dir");
-  base::write_file_atomically(path + "/.lock", "");
-  EXPECT_EQ(Experiment::create(path, Settings()).path(), path);
+  file::write_file_atomically(path + "/.lock", "");
+  EXPECT_EQ(Experiment::create(path, settings::Settings()).path(), path);
   EXPECT_TRUE(fs::exists(path + "/hparams.json"));
   std::string report;
-  const auto create = [&] { Experiment::create(path, Settings()); };
+  const auto create = [&] { Experiment::create(path, settings::Settings()); };
   EXPECT_EQ(code_of(create, &report), ExitCode::cannot_create);
   fs::remove(path + "/hparams.json");
-  base::write_file_atomically(path + "/notes.txt", "mine");
+  file::write_file_atomically(path + "/notes.txt", "mine");
   EXPECT_EQ(code_of(create, &report), ExitCode::cannot_create);
   EXPECT_NE(report.find("it holds "), std::string::npos);
 }
 
 TEST(Experiment, OneRunPerFolder) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const Experiment first = create_in(folder.path());
   const auto open_again = [&] {
     std::string report;
@@ -146,7 +147,7 @@ TEST(Experiment, OneRunPerFolder) {
 }
 
 TEST(Experiment, AKilledRunLeavesNoLock) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = create_in(folder.path()).path();
   status_in_child([&] {
     const Experiment killed = Experiment::open(path);
@@ -159,7 +160,7 @@ TEST(Experiment, AKilledRunLeavesNoLock) {
 }
 
 TEST(Experiment, AFileSystemWithoutLocksGivesAWarning) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   for (const int error : {ENOSYS, ENOLCK, EOPNOTSUPP}) {
     flock_error = error;
     testing::internal::CaptureStderr();
@@ -173,7 +174,7 @@ TEST(Experiment, AFileSystemWithoutLocksGivesAWarning) {
 }
 
 TEST(Experiment, AFailedStartLeavesNoFolder) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   flock_error = EIO;
   std::string report;
   EXPECT_EQ(
@@ -184,11 +185,11 @@ TEST(Experiment, AFailedStartLeavesNoFolder) {
 }
 
 TEST(Experiment, ALockThatIsALinkOrAPipeIsRefused) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = create_in(folder.path()).path();
   const std::string lock = path + "/.lock";
   const std::string target = folder.path() + "/target";
-  base::write_file_atomically(target, "mine");
+  file::write_file_atomically(target, "mine");
   std::string report;
   for (const bool link : {true, false}) {
     fs::remove(lock);
@@ -201,14 +202,14 @@ TEST(Experiment, ALockThatIsALinkOrAPipeIsRefused) {
         code_of([&] { Experiment::open(path); }, &report),
         ExitCode::cannot_create);
   }
-  EXPECT_EQ(base::read_file(target, 10), "mine");
+  EXPECT_EQ(file::read_file(target, 10), "mine");
 }
 
 TEST(Experiment, AnotherUsersLockMayBeReadOnly) {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "needs root, to be two users";
   }
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = create_in(folder.path()).path();
   fs::permissions(folder.path(), fs::perms::all);
   fs::permissions(path, fs::perms::all);
@@ -224,7 +225,7 @@ TEST(Experiment, AnotherUsersLockMayBeReadOnly) {
 }
 
 TEST(Experiment, MovingKeepsTheLock) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   Experiment first = create_in(folder.path());
   const Experiment moved = std::move(first);
   std::string report;
@@ -234,7 +235,7 @@ TEST(Experiment, MovingKeepsTheLock) {
 }
 
 TEST(Experiment, ErrorsNameTheFolder) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   std::string report;
   EXPECT_EQ(
       code_of([&] { Experiment::open(folder.path() + "/x"); }, &report),
@@ -243,7 +244,7 @@ TEST(Experiment, ErrorsNameTheFolder) {
       code_of([&] { Experiment::open(folder.path()); }, &report),
       ExitCode::no_input);
   EXPECT_NE(report.find("hparams.json"), std::string::npos);
-  base::write_file_atomically(folder.path() + "/file", "");
+  file::write_file_atomically(folder.path() + "/file", "");
   EXPECT_EQ(
       code_of([&] { create_in(folder.path() + "/file/x"); }, &report),
       ExitCode::cannot_create);
@@ -264,10 +265,10 @@ TEST(Git, StoresHashAndDiff) {
   if (!git_output({"--version"})) {
     GTEST_SKIP() << "git is not installed";
   }
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const auto with_repository = [&] {
     fs::current_path(folder.path());
-    base::write_file_atomically("code.txt", "one\n");
+    file::write_file_atomically("code.txt", "one\n");
     const bool made = git_output({"init", "-q"}) && git_output({"add", "."}) &&
         git_output(
                           {"-c",
@@ -278,10 +279,10 @@ TEST(Git, StoresHashAndDiff) {
                            "-q",
                            "-m",
                            "m"});
-    base::write_file_atomically("code.txt", "two\n");
+    file::write_file_atomically("code.txt", "two\n");
     const std::string path = create_in("out").path();
-    const std::string hash = base::read_file(path + "/githash.log", 100);
-    const std::string diff = base::read_file(path + "/gitdiff.log", 10000);
+    const std::string hash = file::read_file(path + "/githash.log", 100);
+    const std::string diff = file::read_file(path + "/gitdiff.log", 10000);
     return made && std::regex_match(hash, std::regex("[0-9a-f]{40}\n")) &&
             diff.find("-one\n+two\n") != std::string::npos &&
             fs::status(path + "/gitdiff.log").permissions() == fs::perms(0600)
@@ -292,7 +293,7 @@ TEST(Git, StoresHashAndDiff) {
 }
 
 TEST(Git, NoRepositoryAndNoGitAreFine) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const auto without = [&] {
     ::setenv("GIT_CEILING_DIRECTORIES", "/", 1);
     fs::current_path(folder.path());

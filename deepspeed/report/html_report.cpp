@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/report/svg_plot.h"
 
 namespace deepspeed::report {
@@ -116,13 +116,14 @@ std::string html_report(const ReportPage& page) {
   html += metric_chart(page, "lr", "Learning rate", 3);
   html += metric_chart(page, "grad_norm", "Gradient norm", 1);
   html += metric_chart(page, "tokens_per_second", "Tokens per second", 2);
-  html += "<div class=\"tables\">\n" + table_of("Settings", page.settings) +
+  html += "<div class=\"tables\">\n" +
+      table_of("settings::Settings", page.settings) +
       table_of("Machine", page.machine) + "</div>\n";
   return html + "</main>\n</body>\n</html>\n";
 }
 
 void write_html_report(const std::string& path, const ReportPage& page) {
-  base::write_file_atomically(path, html_report(page));
+  file::write_file_atomically(path, html_report(page));
 }
 
 } // namespace deepspeed::report

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <limits>
 
-#include "deepspeed/base/atomic_file.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/report/svg_plot.h"
 
 namespace deepspeed::report {
@@ -192,10 +192,10 @@ TEST(HtmlReport, ShowsWhatTheRunHas) {
 }
 
 TEST(HtmlReport, IsWritten) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = folder.path() + "/report.html";
   write_html_report(path, page());
-  EXPECT_EQ(base::read_file(path, 1 << 20), html_report(page()));
+  EXPECT_EQ(file::read_file(path, 1 << 20), html_report(page()));
 }
 
 } // namespace

@@ -9,13 +9,13 @@
 #include <optional>
 #include <string_view>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/base/open_file.h"
+#include "deepspeed/base/number_text.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/open_file.h"
 #include "deepspeed/report/append_file.h"
-#include "deepspeed/report/text_format.h"
 
 namespace deepspeed::report {
 namespace {
@@ -102,14 +102,14 @@ MetricsFile::MetricsFile(const std::string& path, int64_t start_step)
   std::error_code ignored;
   const fs::file_status status = fs::symlink_status(path, ignored);
   if (fs::exists(status) && !fs::is_symlink(status)) {
-    const std::string text = base::read_file(path, kMostBytes);
+    const std::string text = file::read_file(path, kMostBytes);
     const std::optional<std::string> kept = kept_lines(path, text, start_step);
     // Another user's file can be replaced where it cannot be added to.
     if (kept || ::access(path.c_str(), W_OK) != 0) {
-      base::write_file_atomically(path, kept ? *kept : text);
+      file::write_file_atomically(path, kept ? *kept : text);
     }
   }
-  fd_ = base::open_to_append(path);
+  fd_ = file::open_to_append(path);
 }
 
 MetricsFile::~MetricsFile() {
@@ -122,7 +122,7 @@ void MetricsFile::append(const MetricsRecord& record) {
   std::string line = "{\"step\":" + std::to_string(record.step);
   for (const auto& [name, value] : record.values) {
     line += "," + Json(name).dump() + ":" +
-        (std::isfinite(value) ? format_exact(value) : "null");
+        (std::isfinite(value) ? base::format_exact(value) : "null");
   }
   append_or_close(fd_, path_, line + "}\n");
 }
@@ -130,7 +130,7 @@ void MetricsFile::append(const MetricsRecord& record) {
 std::vector<MetricsRecord> read_metrics(const std::string& path) {
   std::vector<MetricsRecord> records;
   each_line(
-      base::read_file(path, kMostBytes),
+      file::read_file(path, kMostBytes),
       [&](std::string_view line, size_t number) {
         records.push_back(
             parse_line(line, path + ":" + std::to_string(number)));

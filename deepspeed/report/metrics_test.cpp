@@ -8,9 +8,9 @@
 #include <fstream>
 #include <limits>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::report {
 namespace {
@@ -18,13 +18,13 @@ namespace {
 class MetricsTest : public testing::Test {
  protected:
   std::string text() const {
-    return base::read_file(path, 1 << 20);
+    return file::read_file(path, 1 << 20);
   }
   void write(const std::string& content) const {
-    base::write_file_atomically(path, content);
+    file::write_file_atomically(path, content);
   }
 
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   std::string path = folder.path() + "/metrics.jsonl";
 };
 

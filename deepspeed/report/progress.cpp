@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/base/number_text.h"
 
 namespace deepspeed::report {
 namespace {
@@ -76,19 +76,19 @@ std::string status_line(
     add(1, print("loss %.4f", *status.loss));
   }
   if (status.learning_rate) {
-    add(4, "lr " + format_short(*status.learning_rate, 3));
+    add(4, "lr " + base::format_short(*status.learning_rate, 3));
   }
   if (status.grad_norm) {
     add(5, print("gnorm %.2f", *status.grad_norm));
   }
   if (status.tokens_per_second) {
-    add(3, format_rate(*status.tokens_per_second) + " tok/s");
+    add(3, base::format_rate(*status.tokens_per_second) + " tok/s");
   }
   if (status.memory_bytes > 0) {
-    add(6, "mem " + format_bytes(status.memory_bytes));
+    add(6, "mem " + base::format_bytes(status.memory_bytes));
   }
   if (seconds_left >= 0) {
-    add(2, "ETA " + format_duration(seconds_left));
+    add(2, "ETA " + base::format_duration(seconds_left));
   }
   const auto joined = [&](int highest_rank) {
     std::string line;

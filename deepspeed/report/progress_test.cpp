@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/base/number_text.h"
 
 namespace deepspeed::report {
 namespace {
@@ -143,28 +143,29 @@ TEST_F(ProgressTest, TheLastStepIsShown) {
 }
 
 TEST(TextFormat, Numbers) {
-  EXPECT_EQ(format_count(16345177), "16,345,177");
-  EXPECT_EQ(format_count(-1000), "-1,000");
-  EXPECT_EQ(format_count(999), "999");
-  EXPECT_EQ(format_bytes(0), "0 B");
-  EXPECT_EQ(format_bytes(1023), "1023 B");
-  EXPECT_EQ(format_bytes(1024), "1.0 KiB");
-  EXPECT_EQ(format_bytes(1048575), "1.0 MiB"); // not 1024.0 KiB
-  EXPECT_EQ(format_bytes(uint64_t{3} << 60), "3072.0 PiB");
-  EXPECT_EQ(format_rate(9.94), "9.9");
-  EXPECT_EQ(format_rate(314.2), "314");
-  EXPECT_EQ(format_rate(31234), "31.2k");
-  EXPECT_EQ(format_rate(999960), "1.0M");
+  EXPECT_EQ(base::format_count(16345177), "16,345,177");
+  EXPECT_EQ(base::format_count(-1000), "-1,000");
+  EXPECT_EQ(base::format_count(999), "999");
+  EXPECT_EQ(base::format_bytes(0), "0 B");
+  EXPECT_EQ(base::format_bytes(1023), "1023 B");
+  EXPECT_EQ(base::format_bytes(1024), "1.0 KiB");
+  EXPECT_EQ(base::format_bytes(1048575), "1.0 MiB"); // not 1024.0 KiB
+  EXPECT_EQ(base::format_bytes(uint64_t{3} << 60), "3072.0 PiB");
+  EXPECT_EQ(base::format_rate(9.94), "9.9");
+  EXPECT_EQ(base::format_rate(314.2), "314");
+  EXPECT_EQ(base::format_rate(31234), "31.2k");
+  EXPECT_EQ(base::format_rate(999960), "1.0M");
 }
 
 TEST(TextFormat, Durations) {
-  EXPECT_EQ(format_duration(0.26), "0.3s");
-  EXPECT_EQ(format_duration(9.96), "10s");
-  EXPECT_EQ(format_duration(59.6), "1m00s");
-  EXPECT_EQ(format_duration(725), "12m05s");
-  EXPECT_EQ(format_duration(4320), "1h12m");
-  EXPECT_EQ(format_duration(3 * 86400 + 4 * 3600), "3d04h");
-  EXPECT_EQ(format_duration(std::numeric_limits<double>::quiet_NaN()), "?");
+  EXPECT_EQ(base::format_duration(0.26), "0.3s");
+  EXPECT_EQ(base::format_duration(9.96), "10s");
+  EXPECT_EQ(base::format_duration(59.6), "1m00s");
+  EXPECT_EQ(base::format_duration(725), "12m05s");
+  EXPECT_EQ(base::format_duration(4320), "1h12m");
+  EXPECT_EQ(base::format_duration(3 * 86400 + 4 * 3600), "3d04h");
+  EXPECT_EQ(
+      base::format_duration(std::numeric_limits<double>::quiet_NaN()), "?");
 }
 
 } // namespace

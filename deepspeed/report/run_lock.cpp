@@ -15,8 +15,8 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/machine/system_info.h"
 #include "deepspeed/report/pacific_time.h"
-#include "deepspeed/report/system_info.h"
 
 namespace deepspeed::report {
 namespace {
@@ -37,8 +37,8 @@ std::string self_description() {
       now.hour,
       now.minute,
       now.second);
-  return "host " + host_name() + ", pid " + std::to_string(::getpid()) +
-      ", started " + started.data() + "\n";
+  return "host " + machine::host_name() + ", pid " +
+      std::to_string(::getpid()) + ", started " + started.data() + "\n";
 }
 
 // The first line of the lock file, printable characters only.

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <limits>
 
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/base/number_text.h"
 
 namespace deepspeed::report {
 namespace {
@@ -25,7 +25,7 @@ std::string loss_text(double loss) {
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "%.4f", loss);
   return std::string(text.data()) + "  (perplexity " +
-      format_short(std::exp(loss), 4) + ")";
+      base::format_short(std::exp(loss), 4) + ")";
 }
 
 std::string phases_text(
@@ -40,7 +40,7 @@ std::string phases_text(
     std::array<char, 32> share{};
     std::snprintf(share.data(), share.size(), " %.1f%%", percent);
     text += (text.empty() ? "" : ", ") + name + share.data() + " (" +
-        format_duration(seconds) + ")";
+        base::format_duration(seconds) + ")";
   }
   return text;
 }

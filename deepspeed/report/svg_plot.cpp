@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <limits>
 
-#include "deepspeed/report/text_format.h"
+#include "deepspeed/base/number_text.h"
 
 namespace deepspeed::report {
 namespace {
@@ -102,9 +102,9 @@ struct Frame {
 std::string tick_text(double tick) {
   if (std::abs(tick) >= 1000 && std::abs(tick) < 1e15 &&
       tick == std::round(tick)) {
-    return format_count(static_cast<int64_t>(tick));
+    return base::format_count(static_cast<int64_t>(tick));
   }
-  return format_short(tick, 6);
+  return base::format_short(tick, 6);
 }
 
 std::string text_at(

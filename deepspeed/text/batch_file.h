@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "deepspeed/base/atomic_file.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/text/batch.h"
 
 namespace deepspeed::text {
@@ -24,7 +24,7 @@ class BatchFileWriter {
   }
 
  private:
-  base::AtomicFile file_;
+  file::AtomicFile file_;
 };
 
 } // namespace deepspeed::text

@@ -3,9 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace deepspeed::text {
 namespace {
@@ -31,13 +31,13 @@ TEST(BatchFile, IsJsonWithTheNamesOfTheFields) {
 }
 
 TEST(BatchFile, HasOneLineForEachBatch) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   const std::string path = folder.path() + "/batches.jsonl";
   BatchFileWriter writer(path);
   writer.write(kBatch);
   writer.write({});
   writer.commit();
-  const std::string text = base::read_file(path, 10000);
+  const std::string text = file::read_file(path, 10000);
   EXPECT_EQ(text, batch_to_json(kBatch) + "\n" + batch_to_json({}) + "\n");
 }
 

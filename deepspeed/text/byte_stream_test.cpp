@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/test_files.h"
 
 namespace deepspeed::text {
@@ -43,7 +43,7 @@ class File : public ::testing::Test {
     return ExitCode::ok;
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
   std::string path_ = folder_.path() + "/a.txt";
 };
 

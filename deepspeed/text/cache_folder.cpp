@@ -15,9 +15,9 @@
 #include <optional>
 #include <thread>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/text/cache_builder.h"
 #include "deepspeed/text/cache_file.h"
 #include "deepspeed/text/cache_lock.h"
@@ -85,7 +85,7 @@ void remove_leftovers(const fs::path& path) {
        fs::directory_iterator(path.parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(path.filename().string()) &&
-        base::is_temporary_name(name)) {
+        file::is_temporary_name(name)) {
       fs::remove(entry.path(), ignored);
     }
   }
@@ -108,7 +108,7 @@ class CacheFolder {
     if (fs::exists(stamp_path_, ignored)) {
       try {
         const std::string key =
-            base::read_file(stamp_path_, sizeof(CacheFooter::key));
+            file::read_file(stamp_path_, sizeof(CacheFooter::key));
         if (is_cache_key(key)) {
           stamp_is_known_ = true;
           return key;
@@ -133,7 +133,7 @@ class CacheFolder {
       return *std::move(cache);
     }
     remove_leftovers(path);
-    base::AtomicFile file(path);
+    file::AtomicFile file(path);
     CacheRecipe recipe = recipe_;
     recipe.progress = [&](uint64_t done, uint64_t total) {
       lock.show(done, total);
@@ -162,7 +162,7 @@ class CacheFolder {
       return;
     }
     try {
-      base::write_file_atomically(stamp_path_, key);
+      file::write_file_atomically(stamp_path_, key);
     } catch (const Error&) {
       // A folder that is read-only: the next run hashes the sources again.
     }

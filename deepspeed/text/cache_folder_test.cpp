@@ -13,9 +13,9 @@
 #include <random>
 #include <thread>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/cache_lock.h"
 #include "deepspeed/text/source_files.h"
 #include "deepspeed/text/test_files.h"
@@ -80,7 +80,7 @@ class CacheFolderTest : public ::testing::Test {
     return ids;
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
   std::string path_;
   CacheRequest request_;
   std::shared_ptr<const Tokenizer> tokenizer_ = byte_tokenizer();
@@ -180,7 +180,7 @@ TEST_F(CacheFolderTest, TakesAFolderInTheOrderOfItsNames) {
 TEST_F(CacheFolderTest, MakesADamagedCacheAgain) {
   write("a\nb\n");
   const std::string path = open().path();
-  const std::string good = base::read_file(path, 10000);
+  const std::string good = file::read_file(path, 10000);
   for (size_t at : {size_t{0}, size_t{9}, good.size() - 1}) {
     std::string bad = good;
     bad[at] ^= 1;
@@ -191,7 +191,7 @@ TEST_F(CacheFolderTest, MakesADamagedCacheAgain) {
     EXPECT_NE(said.find("damaged"), std::string::npos) << said;
     EXPECT_EQ(said.find("damaged"), said.rfind("damaged")) << said; // once
     EXPECT_TRUE(built_);
-    EXPECT_EQ(base::read_file(path, 10000), good);
+    EXPECT_EQ(file::read_file(path, 10000), good);
   }
   write_test_file(path, good.substr(0, good.size() / 2));
   EXPECT_EQ(open().size(), 2u);
@@ -295,7 +295,7 @@ TEST_F(CacheFolderTest, TwoProgramsAtOnceMakeItOnce) {
   for (pid_t child : children) {
     EXPECT_EQ(wait_for(child), 0);
   }
-  EXPECT_EQ(base::read_file(log, 100), "x");
+  EXPECT_EQ(file::read_file(log, 100), "x");
   EXPECT_EQ(open().size(), 20000u);
   EXPECT_FALSE(built_);
 }
@@ -318,7 +318,7 @@ TEST_F(CacheFolderTest, AKilledProgramLeavesNoWrongCache) {
   EXPECT_EQ(open().size(), 30000u);
   EXPECT_TRUE(built_);
   for (const std::string& name : cache_files("tokens-")) {
-    EXPECT_FALSE(base::is_temporary_name(name)) << name;
+    EXPECT_FALSE(file::is_temporary_name(name)) << name;
   }
 }
 
@@ -417,14 +417,14 @@ TEST_F(CacheFolderTest, ASignalEndsReadingAndTokenizing) {
 TEST_F(CacheFolderTest, ReplacesTheFilesOfOtherVersionsWithoutAWord) {
   write("a\nb\n");
   const std::string path = open().path();
-  const std::string good = base::read_file(path, 10000);
+  const std::string good = file::read_file(path, 10000);
   std::string old = good;
   old[7] = '1';
   write_test_file(path, old);
   ::testing::internal::CaptureStderr();
   EXPECT_EQ(open().size(), 2u);
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
-  EXPECT_EQ(base::read_file(path, 10000), good);
+  EXPECT_EQ(file::read_file(path, 10000), good);
 }
 
 // Too large to be checked whole when it is opened.

@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/test_files.h"
 
 namespace deepspeed::text {
@@ -38,7 +38,7 @@ class DataLookup : public ::testing::Test {
     }
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
   fs::path working_folder_ = fs::current_path();
   std::optional<std::string> before_;
 };

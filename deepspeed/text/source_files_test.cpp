@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/test_files.h"
 
 namespace deepspeed::text {
@@ -57,7 +57,7 @@ class SourceFiles : public ::testing::Test {
     return names;
   }
 
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 void expect_error(
@@ -131,7 +131,7 @@ TEST_F(SourceFiles, MayBeAFileOfAnyName) {
 }
 
 TEST_F(SourceFiles, AreFoundBehindLinksOnce) {
-  base::TemporaryFolder elsewhere;
+  file::TemporaryFolder elsewhere;
   fs::create_directories(elsewhere.path() + "/more");
   write_test_file(elsewhere.path() + "/more/b.txt", "x");
   write({"sub/a.txt"});
@@ -173,7 +173,7 @@ TEST_F(SourceFiles, HaveSplitsByAllWordsOfDatasets) {
         "dev/a.txt",
         "validation/sub/a.txt",
         "my.valid2.txt"}) {
-    const base::TemporaryFolder folder;
+    const file::TemporaryFolder folder;
     write_test_file(folder.path() + "/a.txt", "x");
     const fs::path file = folder.path() + "/" + name;
     fs::create_directories(file.parent_path());

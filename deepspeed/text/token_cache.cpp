@@ -50,7 +50,7 @@ uint32_t widen(const std::byte* from, uint32_t n, int32_t* out) {
 
 TokenCache TokenCache::open(const std::string& path, bool verify) {
   TokenCache cache;
-  cache.file_ = base::MappedFile(path);
+  cache.file_ = file::MappedFile(path);
   cache.file_.checked([&] {
     cache.read_footer(verify);
     return true;

@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-#include "deepspeed/base/mapped_file.h"
+#include "deepspeed/file/mapped_file.h"
 #include "deepspeed/text/source.h"
 #include "deepspeed/text/tokenizer.h"
 
@@ -96,7 +96,7 @@ class TokenCache {
   void require_sound(uint64_t begin, uint64_t end) const;
   uint64_t offset(uint64_t i) const;
 
-  base::MappedFile file_;
+  file::MappedFile file_;
   std::string memory_;
   std::string key_;
   uint64_t samples_ = 0;

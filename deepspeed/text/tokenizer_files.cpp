@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/file/atomic_file.h"
 #include "deepspeed/text/tokenizer_builder.h"
 #include "deepspeed/text/tokenizer_json.h"
 #include "deepspeed/text/unicode.h"
@@ -384,7 +384,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& folder) {
   std::vector<std::string> files;
   const auto read = [&](const char* name) {
     files.push_back(prefix + name);
-    return base::read_file(files.back(), kMostBytes);
+    return file::read_file(files.back(), kMostBytes);
   };
   // Both say more than vocab.json and merges.txt can.
   if (exists("tokenizer_config.json")) {

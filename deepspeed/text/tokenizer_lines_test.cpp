@@ -8,9 +8,9 @@
 
 #include <csignal>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/test_tokenizer.h"
 
 namespace deepspeed::text {
@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 class Files {
  public:
   explicit Files(std::string_view text) {
-    base::write_file_atomically(folder_.path() + "/in", text);
+    file::write_file_atomically(folder_.path() + "/in", text);
     in = ::open((folder_.path() + "/in").c_str(), O_RDONLY);
     out = ::open((folder_.path() + "/out").c_str(), O_WRONLY | O_CREAT, 0600);
   }
@@ -31,14 +31,14 @@ class Files {
     ::close(out);
   }
   std::string written() const {
-    return base::read_file(folder_.path() + "/out", 1 << 26);
+    return file::read_file(folder_.path() + "/out", 1 << 26);
   }
 
   int in = -1;
   int out = -1;
 
  private:
-  base::TemporaryFolder folder_;
+  file::TemporaryFolder folder_;
 };
 
 std::string to_ids(std::string_view text, const LineOptions& options = {}) {

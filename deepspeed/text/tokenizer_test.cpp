@@ -7,10 +7,10 @@
 #include <filesystem>
 #include <functional>
 
-#include "deepspeed/base/atomic_file.h"
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/base/temporary_folder.h"
+#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/tokenizer_files.h"
 #include "deepspeed/text/unicode.h"
 
@@ -392,28 +392,28 @@ TEST(Tokenizer, DamagedTokenizerJsonIsRefused) {
 }
 
 TEST(Tokenizer, LoadsAFolderAndSaysWhatIsMissing) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   const std::string& path = folder.path();
   const auto load = [&] { Tokenizer::load(path); };
   expect_error(load, ExitCode::no_input, "no vocab.json");
-  base::write_file_atomically(path + "/vocab.json", tiny_vocab().dump());
+  file::write_file_atomically(path + "/vocab.json", tiny_vocab().dump());
   expect_error(load, ExitCode::no_input, "no merges.txt");
-  base::write_file_atomically(path + "/merges.txt", kMerges);
+  file::write_file_atomically(path + "/merges.txt", kMerges);
   const auto two = Tokenizer::load(path);
   EXPECT_THAT(
       two->files(), ElementsAre(path + "/vocab.json", path + "/merges.txt"));
-  base::write_file_atomically(path + "/added_tokens.json", "{}");
+  file::write_file_atomically(path + "/added_tokens.json", "{}");
   expect_error(load, ExitCode::config, "added_tokens.json");
-  base::write_file_atomically(
+  file::write_file_atomically(
       path + "/tokenizer.json", tiny_tokenizer_json().dump());
-  base::write_file_atomically(
+  file::write_file_atomically(
       path + "/tokenizer_config.json", "{\"add_prefix_space\": false}");
   const auto one = Tokenizer::load(path);
   EXPECT_THAT(
       one->files(),
       ElementsAre(path + "/tokenizer_config.json", path + "/tokenizer.json"));
   EXPECT_EQ(one->fingerprint(), two->fingerprint());
-  base::write_file_atomically(
+  file::write_file_atomically(
       path + "/tokenizer_config.json", "{\"add_prefix_space\": true}");
   expect_error(load, ExitCode::config, "add_prefix_space = true");
 }

@@ -2,18 +2,18 @@
 #include <cstdint>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/safetensors.h"
+#include "deepspeed/formats/safetensors.h"
 
 using namespace deepspeed;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
-    const checkpoint::Safetensors file = checkpoint::parse_safetensors(
+    const formats::Safetensors file = formats::parse_safetensors(
         std::as_bytes(std::span(data, size)), nullptr, "fuzz");
     // Every tensor is sound, and all of its bytes can be read.
     size_t total = 0;
-    for (const checkpoint::NamedTensor& named : file.tensors) {
-      if (!checkpoint::tensor_fault(named.tensor).empty()) {
+    for (const formats::NamedTensor& named : file.tensors) {
+      if (!formats::tensor_fault(named.tensor).empty()) {
         __builtin_trap();
       }
       for (const std::byte byte : named.tensor.contiguous_bytes()) {

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/temporary_folder.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/manifest.h"
 #include "deepspeed/checkpoint/zero_folder.h"
+#include "deepspeed/file/temporary_folder.h"
 
 namespace {
 
@@ -31,7 +31,7 @@ void check_manifest(const std::string& text) {
 }
 
 void check_latest(const std::string& text) {
-  static const base::TemporaryFolder folder;
+  static const file::TemporaryFolder folder;
   std::ofstream(folder.path() + "/latest", std::ios::binary) << text;
   const auto tag = read_latest(folder.path());
   if (!tag || !is_tag(*tag) || text.size() > 256) {

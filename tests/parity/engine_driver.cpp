@@ -15,13 +15,14 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
-#include "deepspeed/checkpoint/json_value.h"
-#include "deepspeed/checkpoint/safetensors.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/comm/process_group.h"
 #include "deepspeed/config/config.h"
 #include "deepspeed/engine/engine.h"
+#include "deepspeed/file/json_file.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/formats/json_value.h"
+#include "deepspeed/formats/safetensors.h"
 
 using namespace deepspeed;
 using base::Json;
@@ -119,7 +120,7 @@ class Job {
   Job(Json job, std::shared_ptr<comm::ProcessGroup> group)
       : job_(std::move(job)),
         group_(std::move(group)),
-        batches_(base::read_json(job_.at("batches"), 1 << 24)),
+        batches_(file::read_json(job_.at("batches"), 1 << 24)),
         model_(std::make_shared<Toy>(job_.value("module", Json::object()))) {
     load_weights();
     config::Context context;
@@ -170,7 +171,7 @@ class Job {
 
  private:
   void load_weights() {
-    const auto file = checkpoint::load_safetensors(job_.at("weights"));
+    const auto file = formats::load_safetensors(job_.at("weights"));
     torch::NoGradGuard no_grad;
     for (auto& parameter : model_->named_parameters()) {
       // A tied name has no weight of its own.
@@ -212,7 +213,7 @@ class Job {
     }
     return {
         {"path", loaded.path},
-        {"client_state", checkpoint::json_of_value(loaded.client_state)},
+        {"client_state", formats::json_of_value(loaded.client_state)},
         {"global_steps", engine_->global_steps()},
         {"skipped_steps", engine_->skipped_steps()},
         {"global_samples", engine_->global_samples()},
@@ -224,7 +225,7 @@ class Job {
     SaveOptions options;
     options.tag = to.value("tag", "");
     options.client_state =
-        checkpoint::value_of_json(to.value("client_state", Json::object()));
+        formats::value_of_json(to.value("client_state", Json::object()));
     engine_->save_checkpoint(to.at("dir"), options);
     if (to.contains("final")) {
       write_final(to["final"]);
@@ -270,7 +271,7 @@ class Job {
       const auto file =
           checkpoint::ZeroCheckpoint::open(path + ".checkpoint", "final");
       std::vector<at::Tensor> tensors;
-      std::vector<checkpoint::NamedTensor> out;
+      std::vector<formats::NamedTensor> out;
       flat::FileTensors files;
       const auto add = [&](const std::string& name, at::Tensor tensor) {
         tensors.push_back(tensor.contiguous());
@@ -300,7 +301,7 @@ class Job {
           }
         }
       }
-      checkpoint::save_safetensors(path, out);
+      formats::save_safetensors(path, out);
     }
     group_->barrier();
   }

@@ -11,18 +11,19 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/bert/roberta.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/file/json_file.h"
 #include "deepspeed/flat/file_tensor.h"
+#include "deepspeed/formats/torch_file.h"
 #include "deepspeed/optim/adam.h"
 #include "deepspeed/pretrain/model_files.h"
 
 using namespace deepspeed;
-using checkpoint::Value;
+using formats::Value;
 
 namespace {
 
 bert::RobertaConfig read_config(const std::string& path) {
-  const base::Json json = base::read_json(path, 1 << 20);
+  const base::Json json = file::read_json(path, 1 << 20);
   bert::RobertaConfig config;
   config.vocab_size = json.at("vocab_size");
   config.hidden_size = json.at("hidden_size");
@@ -49,7 +50,7 @@ Value tensors_of(
     const flat::FlatParameters& parameters,
     bool gradients,
     flat::FileTensors& files) {
-  Value dict = checkpoint::make_dict();
+  Value dict = formats::make_dict();
   for (const flat::FlatEntry& entry : parameters.entries()) {
     if (!gradients) {
       dict.set(entry.name, files.add(entry.master));
@@ -62,13 +63,13 @@ Value tensors_of(
 
 int write_logits(const std::vector<std::string>& arguments) {
   pretrain::LoadedModel loaded = pretrain::load_model(arguments[0], "");
-  checkpoint::List logits;
+  formats::List logits;
   flat::FileTensors files;
   std::ifstream batches(arguments[1]);
   for (std::string line; std::getline(batches, line);) {
     logits.emplace_back(files.add(loaded.model->logits(read_batch(line))));
   }
-  checkpoint::save_torch_file(arguments[2], Value(std::move(logits)));
+  formats::save_torch_file(arguments[2], Value(std::move(logits)));
   return 0;
 }
 
@@ -85,7 +86,7 @@ int run(const std::vector<std::string>& arguments) {
       ? bert::Implementation::reference
       : bert::Implementation::fast;
   bert::RobertaForMaskedLM model(options);
-  const Value weights = checkpoint::load_torch_file(arguments.at(1));
+  const Value weights = formats::load_torch_file(arguments.at(1));
   for (const auto& item : model->named_parameters()) {
     const Value* tensor = weights.find(std::string_view(item.key()));
     TORCH_CHECK(tensor != nullptr, "no weight ", item.key());
@@ -95,8 +96,8 @@ int run(const std::vector<std::string>& arguments) {
       *model, argument(5, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat);
   optim::Adam optimizer(parameters, {});
   const bool train = arguments.at(4) == "train";
-  checkpoint::List losses;
-  checkpoint::List gradients;
+  formats::List losses;
+  formats::List gradients;
   flat::FileTensors files;
   std::ifstream batches(arguments.at(2));
   for (std::string line; std::getline(batches, line);) {
@@ -111,14 +112,14 @@ int run(const std::vector<std::string>& arguments) {
       gradients.push_back(tensors_of(parameters, true, files));
     }
   }
-  Value out = checkpoint::make_dict();
+  Value out = formats::make_dict();
   out.set("losses", std::move(losses));
   if (train) {
     out.set("model", tensors_of(parameters, false, files));
   } else {
     out.set("gradients", std::move(gradients));
   }
-  checkpoint::save_torch_file(arguments.at(3), out);
+  formats::save_torch_file(arguments.at(3), out);
   return 0;
 }
 

@@ -32,7 +32,7 @@ void write_steps(
 }
 
 int run(const std::string& folder) {
-  report::Settings settings;
+  settings::Settings settings;
   settings.data.dataset = "d\xc3\xa9j\xc3\xa0 \"vu\"\n\xf0\x9f\x91\x8d\x7f";
   settings.optimizer.learning_rate = 1.0 / 3;
   settings.optimizer.weight_decay = 1e22;

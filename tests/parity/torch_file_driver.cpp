@@ -4,23 +4,24 @@
 #include <vector>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/checkpoint/dump.h"
-#include "deepspeed/checkpoint/safetensors.h"
-#include "deepspeed/checkpoint/torch_file.h"
+#include "deepspeed/formats/dump.h"
+#include "deepspeed/formats/safetensors.h"
+#include "deepspeed/formats/torch_file.h"
 
 namespace {
 
 using namespace deepspeed;
-using namespace deepspeed::checkpoint;
+using namespace deepspeed;
 
 int run(const std::vector<std::string>& args) {
   const std::string verb = args.size() > 1 ? args[1] : "";
   if (verb == "dump" && args.size() == 3) {
-    std::puts(dump(load_torch_file(args[2])).dump().c_str());
+    std::puts(formats::dump(formats::load_torch_file(args[2])).dump().c_str());
   } else if (verb == "roundtrip" && args.size() == 4) {
-    save_torch_file(args[3], load_torch_file(args[2]));
+    formats::save_torch_file(args[3], formats::load_torch_file(args[2]));
   } else if (verb == "safetensors" && args.size() == 4) {
-    save_safetensors(args[3], load_safetensors(args[2]).tensors);
+    formats::save_safetensors(
+        args[3], formats::load_safetensors(args[2]).tensors);
   } else {
     std::fprintf(
         stderr,

@@ -9,11 +9,11 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/checkpoint/commit.h"
-#include "deepspeed/checkpoint/json_value.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/checkpoint/safetensors.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/checkpoint/zero_shard.h"
+#include "deepspeed/formats/json_value.h"
+#include "deepspeed/formats/safetensors.h"
 
 namespace {
 
@@ -40,14 +40,14 @@ Json describe_checkpoint(const ZeroCheckpoint& checkpoint) {
   json["tag"] = checkpoint.tag();
   json["stage"] = checkpoint.topology().stage;
   json["ranks"] = checkpoint.topology().ranks;
-  json["dtype"] = dtype_name(checkpoint.topology().dtype);
+  json["dtype"] = formats::dtype_name(checkpoint.topology().dtype);
   json["skipped"] = checkpoint.skipped();
   json["global_steps"] = checkpoint.global_steps();
   json["global_samples"] = checkpoint.global_samples();
   json["skipped_steps"] = checkpoint.skipped_steps();
-  json["lr_scheduler"] = json_of_value(checkpoint.lr_scheduler());
-  json["client_state"] = json_of_value(checkpoint.client_state());
-  json["ds_config"] = json_of_value(checkpoint.ds_config());
+  json["lr_scheduler"] = formats::json_of_value(checkpoint.lr_scheduler());
+  json["client_state"] = formats::json_of_value(checkpoint.client_state());
+  json["ds_config"] = formats::json_of_value(checkpoint.ds_config());
   json["loss_scaler"] = scaler_json(checkpoint.loss_scaler());
   json["clip_grad"] = checkpoint.clip_grad();
   json["buffers"] = checkpoint.buffers();
@@ -75,15 +75,16 @@ Json describe_checkpoint(const ZeroCheckpoint& checkpoint) {
     }
     json["groups"].push_back(
         {{"parameters", parameters},
-         {"hyperparameters", json_of_value(group.hyperparameters)}});
+         {"hyperparameters", formats::json_of_value(group.hyperparameters)}});
   }
   return json;
 }
 
 // fp32 weights and states as "fp32/NAME", "exp_avg/NAME" ..., and the module as
 // "module/NAME".
-std::vector<NamedTensor> all_tensors(const ZeroCheckpoint& checkpoint) {
-  std::vector<NamedTensor> out;
+std::vector<formats::NamedTensor> all_tensors(
+    const ZeroCheckpoint& checkpoint) {
+  std::vector<formats::NamedTensor> out;
   for (const ZeroGroup& group : checkpoint.topology().groups) {
     for (const ZeroParameter& parameter : group.parameters) {
       std::vector<std::string> kinds = {"fp32"};
@@ -110,12 +111,15 @@ std::vector<NamedTensor> all_tensors(const ZeroCheckpoint& checkpoint) {
         }
         out.push_back(
             {kind + "/" + parameter.name,
-             Tensor::borrow(
-                 DType::float32, parameter.sizes, data->data(), data)});
+             formats::Tensor::borrow(
+                 formats::DType::float32,
+                 parameter.sizes,
+                 data->data(),
+                 data)});
       }
     }
   }
-  for (const NamedTensor& named : checkpoint.module()) {
+  for (const formats::NamedTensor& named : checkpoint.module()) {
     out.push_back({"module/" + named.name, named.tensor});
   }
   return out;
@@ -157,8 +161,8 @@ OptimizerStates optimizer_part(
         }
         begin += parameter.numel();
       }
-      Tensor tensor =
-          Tensor::borrow(DType::float32, {shard.size}, data->data(), data);
+      formats::Tensor tensor = formats::Tensor::borrow(
+          formats::DType::float32, {shard.size}, data->data(), data);
       if (kind == "fp32") {
         states.fp32 = tensor;
       } else {
@@ -202,7 +206,7 @@ void convert(
   manifest.run_id = options.run_id;
   manifest.stage = stage;
   manifest.ranks = ranks;
-  manifest.dtype = dtype_name(topology.dtype);
+  manifest.dtype = formats::dtype_name(topology.dtype);
   manifest.global_steps = checkpoint.global_steps();
   if (stage == 0) {
     const OptimizerStates whole = optimizer_part(checkpoint, topology, 0);
@@ -219,7 +223,7 @@ void convert(
         model_states_value(topology, model, nullptr)));
     for (int rank = 0; rank < ranks; ++rank) {
       manifest.files.push_back(commit.add(
-          shard_states_name(rank, topology.dtype == DType::bfloat16),
+          shard_states_name(rank, topology.dtype == formats::DType::bfloat16),
           shard_states_value(
               topology,
               rank,
@@ -245,7 +249,7 @@ int run(const std::vector<std::string>& args) {
         options.stage0_groups.push_back(group.get<std::vector<std::string>>());
       }
     }
-    save_safetensors(
+    formats::save_safetensors(
         args[3], all_tensors(ZeroCheckpoint::open(args[2], "", options)));
   } else if (verb == "convert" && args.size() == 7) {
     convert(
