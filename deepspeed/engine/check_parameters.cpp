@@ -1,6 +1,7 @@
 // What a program may have done to the parameters behind the engine's back.
 #include <algorithm>
 #include <stdexcept>
+#include <unordered_set>
 #include <utility>
 
 #include "deepspeed/base/log.h"
@@ -43,9 +44,77 @@ void check_notes(const std::vector<int64_t>& notes, size_t parameters) {
   }
 }
 
+// What is switched on or off for good after initialize(): nothing would train
+// the one, and the other would still move.
+void check_freezing(EngineState& state) {
+  for (const zero::NamedParameter& parameter : state.frozen) {
+    if (parameter.tensor.requires_grad()) {
+      throw std::logic_error(
+          "parameter " + parameter.name +
+          " requires a gradient, but did not in initialize(), so it is not "
+          "trained: unfreeze it before, or call initialize() again");
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& group : state.groups) {
+    for (const flat::FlatEntry& entry : group->entries()) {
+      if (!entry.parameter.requires_grad() && !state.freezing_named) {
+        names.push_back(entry.name);
+      }
+    }
+  }
+  if (names.empty()) {
+    return;
+  }
+  state.freezing_named = true;
+  if (state.ranks->rank() == 0) {
+    base::log_warning(
+        "parameters that were frozen after initialize() get zeros for "
+        "gradients, momentum and weight decay still move them: " +
+        flat::shortened(names));
+  }
+}
+
 } // namespace
 
+std::vector<std::string> registered_late(const EngineState& state) {
+  std::vector<std::string> late;
+  if (!state.options.param_groups.empty()) {
+    return late; // what is in no group is the program's
+  }
+  std::unordered_set<const void*> known;
+  for (const zero::NamedParameter& parameter : state.rest) {
+    known.insert(parameter.tensor.unsafeGetTensorImpl());
+  }
+  for (const auto& group : state.groups) {
+    for (const flat::FlatEntry& entry : group->entries()) {
+      known.insert(entry.parameter.unsafeGetTensorImpl());
+    }
+  }
+  for (const auto& item : state.module->named_parameters()) {
+    if (item.value().requires_grad() &&
+        !known.contains(item.value().unsafeGetTensorImpl())) {
+      late.push_back(item.key());
+    }
+  }
+  return late;
+}
+
+void check_registered(EngineState& state) {
+  if (std::exchange(state.registered_checked, true)) {
+    return;
+  }
+  const std::vector<std::string> late = registered_late(state);
+  if (!late.empty()) {
+    state.forget_gradients();
+    throw std::logic_error(
+        "parameters were registered after initialize() and are not trained: " +
+        flat::shortened(late) + ". Register them before");
+  }
+}
+
 void check_parameters(EngineState& state) {
+  check_freezing(state);
   std::vector<std::string> changed;
   for (const auto& group : state.groups) {
     for (std::string& name : group->take_changes()) {

@@ -10,6 +10,7 @@
 #include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/shared_folder.h"
 #include "deepspeed/engine/state.h"
+#include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/flat/state_dict.h"
 #include "deepspeed/formats/torch_file.h"
@@ -211,7 +212,9 @@ checkpoint::ModelStates model_states(
   for (const auto& item : state.module->named_buffers()) {
     states.buffers.push_back(item.key());
   }
-  states.frozen = state.parameter_names;
+  for (const zero::NamedParameter& parameter : state.rest) {
+    states.frozen.push_back(parameter.name);
+  }
   if (state.scheduler != nullptr) {
     Value scheduler = formats::make_dict();
     scheduler.set(
@@ -388,6 +391,12 @@ std::string Engine::save_checkpoint(
         "save_checkpoint() between the micro batches of a step");
   }
   check_parameters(state);
+  const std::vector<std::string> late = registered_late(state);
+  if (!late.empty() && state.ranks->rank() == 0) {
+    base::log_warning(
+        "parameters were registered after initialize() and are not trained: " +
+        flat::shortened(late));
+  }
   const std::string tag = agreed_tag(state, options.tag);
   checkpoint::CommitOptions commit_options;
   commit_options.folder = folder;

@@ -277,6 +277,7 @@ void Engine::step() {
   check_parameters(state);
   const bool boundary = state.is_boundary();
   if (boundary) {
+    check_registered(state);
     wait_for_sums(state);
   }
   const auto start = std::chrono::steady_clock::now();

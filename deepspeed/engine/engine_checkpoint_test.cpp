@@ -581,6 +581,9 @@ TEST(Checkpoint, WhatCannotBeSavedIsRefusedAtTheStart) {
     EXPECT_THAT(
         error_with(at::zeros({3}, at::kComplexHalf)),
         testing::StartsWith("78 buffer odd has the dtype ComplexHalf"));
+    EXPECT_THAT(
+        error_with(at::ones({1, 4}).expand({3, 4})),
+        testing::StartsWith("78 buffer odd has elements that share memory"));
     // A buffer that came later.
     const file::TemporaryFolder folder;
     auto grown = std::make_shared<SmallModule>();

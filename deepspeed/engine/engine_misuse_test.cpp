@@ -234,6 +234,72 @@ TEST(Misuse, NoGradientAtAllIsAnError) {
   }
 }
 
+TEST(Misuse, UnfreezingAfterwardsIsRefused) {
+  for (const bool in_groups : {false, true}) {
+    on_ranks(2, [&](const auto& ranks) {
+      auto module = std::make_shared<SmallModule>();
+      module->tied.requires_grad_(false);
+      module->unused.requires_grad_(false);
+      InitializeOptions options;
+      if (in_groups) {
+        options.param_groups = {
+            {{module->first, module->shift, module->tied}, {}, {}}};
+      }
+      Engine engine = make_engine(module, ranks, {}, options);
+      train_step(engine, *module, 0);
+      module->tied.requires_grad_(true);
+      EXPECT_THAT(
+          fault_of([&] { train_step(engine, *module, 1); }),
+          HasSubstr("parameter tied requires a gradient, but did not in"));
+      module->tied.requires_grad_(false);
+      train_step(engine, *module, 1);
+      // What is in no group is the program's own.
+      module->unused.requires_grad_(true);
+      EXPECT_EQ(
+          fault_of([&] { train_step(engine, *module, 2); }).empty(), in_groups);
+    });
+  }
+}
+
+TEST(Misuse, FreezingAfterwardsIsSaidOnce) {
+  on_ranks(2, [](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, {});
+    train_step(engine, *module, 0);
+    module->tied.requires_grad_(false);
+    testing::internal::CaptureStderr();
+    train_step(engine, *module, 1);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(
+        said.find("weight decay still move them: tied\n") != std::string::npos,
+        ranks->rank() == 0)
+        << said;
+    testing::internal::CaptureStderr();
+    train_step(engine, *module, 2);
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  });
+}
+
+TEST(Misuse, ParametersOfAFirstForwardAreRefused) {
+  const base::TemporaryFolder folder;
+  on_ranks(2, [&](const auto& ranks) {
+    auto module = std::make_shared<SmallModule>();
+    Engine engine = make_engine(module, ranks, {});
+    module->register_parameter("lazy", at::ones({3}));
+    EXPECT_THAT(
+        fault_of([&] { train_step(engine, *module, 0); }),
+        HasSubstr("registered after initialize() and are not trained: lazy."));
+    // Later it costs a walk, so a save says it.
+    train_step(engine, *module, 0);
+    testing::internal::CaptureStderr();
+    engine.save_checkpoint(folder.path());
+    EXPECT_EQ(
+        testing::internal::GetCapturedStderr().find("not trained: lazy\n") !=
+            std::string::npos,
+        ranks->rank() == 0);
+  });
+}
+
 struct Words : torch::nn::Module {
   explicit Words(bool sparse) {
     table = register_module(

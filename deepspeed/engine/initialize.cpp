@@ -246,7 +246,7 @@ GroupSettings group_settings(
 }
 
 // What is not trained: parameters outside the groups, and buffers.
-void share_rest(EngineState& state, std::vector<NamedParameter>& rest) {
+void share_rest(EngineState& state, std::vector<NamedParameter> rest) {
   const at::NoGradGuard no_grad;
   for (NamedParameter& frozen : rest) {
     check_storable("parameter", frozen.name, frozen.tensor);
@@ -254,13 +254,38 @@ void share_rest(EngineState& state, std::vector<NamedParameter>& rest) {
     if (at::isFloatingType(frozen.tensor.scalar_type())) {
       frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
     }
-    state.parameter_names.push_back(frozen.name);
   }
   for (const auto& item : state.module->named_buffers()) {
     at::Tensor buffer = item.value();
     check_storable("buffer", item.key(), buffer);
     broadcast(buffer, *state.ranks);
   }
+  state.rest = std::move(rest);
+}
+
+// Those that do not require a gradient, and are in a param group or, where the
+// program gives none, would be.
+std::vector<NamedParameter> frozen_of(
+    const std::vector<NamedParameter>& rest,
+    const std::vector<ParamGroup>& groups) {
+  const auto is_wanted = [&](const at::Tensor& tensor) {
+    return groups.empty() ||
+        std::any_of(groups.begin(), groups.end(), [&](const ParamGroup& group) {
+             return std::any_of(
+                 group.parameters.begin(),
+                 group.parameters.end(),
+                 [&](const at::Tensor& other) {
+                   return other.is_same(tensor);
+                 });
+           });
+  };
+  std::vector<NamedParameter> frozen;
+  for (const NamedParameter& parameter : rest) {
+    if (!parameter.tensor.requires_grad() && is_wanted(parameter.tensor)) {
+      frozen.push_back(parameter);
+    }
+  }
+  return frozen;
 }
 
 void warn_of_views(const EngineState& state, flat::OldPlaces& old_places) {
@@ -276,6 +301,7 @@ void warn_of_views(const EngineState& state, flat::OldPlaces& old_places) {
 void build_groups(EngineState& state) {
   std::vector<NamedParameter> rest = distinct_parameters(*state.module);
   auto members = grouped(rest, state.options.param_groups);
+  state.frozen = frozen_of(rest, state.options.param_groups);
   flat::OldPlaces old_places = check_memory(*state.module, members, rest);
   choose_device(state, members);
   std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers;
@@ -309,7 +335,7 @@ void build_groups(EngineState& state) {
         "the module has no parameter that requires a gradient",
         "unfreeze some: parameter.requires_grad_(true)");
   }
-  share_rest(state, rest);
+  share_rest(state, std::move(rest));
   members.clear(); // before it is looked who else uses the old memory
   warn_of_views(state, old_places);
   state.optimizer = std::make_unique<zero::ShardedOptimizer>(

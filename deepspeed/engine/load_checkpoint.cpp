@@ -227,11 +227,8 @@ void load_rest(EngineState& state, const ZeroCheckpoint& file) {
       flat::copy_from_file(*saved, file.path() + ": " + name, tensor);
     }
   };
-  for (const auto& item : state.module->named_parameters()) {
-    const auto& frozen = state.parameter_names;
-    if (std::find(frozen.begin(), frozen.end(), item.key()) != frozen.end()) {
-      copy(item.key(), item.value());
-    }
+  for (const zero::NamedParameter& parameter : state.rest) {
+    copy(parameter.name, parameter.tensor);
   }
   for (const auto& item : state.module->named_buffers()) {
     copy(item.key(), item.value());

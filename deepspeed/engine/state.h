@@ -38,7 +38,9 @@ struct EngineState {
   std::unique_ptr<zero::ShardedOptimizer> optimizer;
   std::unique_ptr<optim::LrScheduler> scheduler; // null: constant or options'
   std::unique_ptr<optim::LossScaler> loss_scaler;
-  std::vector<std::string> parameter_names; // in no group: frozen
+  std::vector<zero::NamedParameter> rest; // in no group: not trained here
+  // Those of them that would be trained, had they required a gradient.
+  std::vector<zero::NamedParameter> frozen;
 
   int64_t global_steps = 0;
   int64_t global_samples = 0;
@@ -56,6 +58,8 @@ struct EngineState {
   bool unused_named = false;
   int64_t changed_in_place = 0; // weights, since the last update
   bool changes_named = false;
+  bool freezing_named = false;
+  bool registered_checked = false; // see check_registered()
 
   std::unique_ptr<Monitor> monitor; // null: no curves, or not rank 0
   double loss_sum = 0; // of this step's micro batches, for the curves
@@ -89,6 +93,14 @@ void check_settings(const EngineState& state);
 // At the start of each call: std::logic_error when the module was moved or has
 // gradients that are not the engine's; takes weights that were changed.
 void check_parameters(EngineState& state);
+
+// Names of parameters that were registered after initialize() and would be
+// trained, had they been there. Walks the module.
+std::vector<std::string> registered_late(const EngineState& state);
+
+// Before the first update, as a first forward() may register some:
+// std::logic_error for registered_late().
+void check_registered(EngineState& state);
 
 // Of the mean gradient times the loss scale and so on: of the sums as they are.
 // std::logic_error on all ranks when no parameter has a gradient, or when not

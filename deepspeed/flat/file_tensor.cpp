@@ -1,6 +1,8 @@
 // libtorch tensors as the tensors of files, and back.
 #include "deepspeed/flat/file_tensor.h"
 
+#include <ATen/MemoryOverlap.h>
+
 #include <cmath>
 #include <stdexcept>
 
@@ -83,6 +85,9 @@ std::string storage_fault(const at::Tensor& tensor) {
   }
   if (tensor.layout() != at::kStrided) {
     return "has the layout " + c10::str(tensor.layout());
+  }
+  if (at::has_internal_overlap(tensor) == at::MemOverlap::Yes) {
+    return "has elements that share memory (expand(); clone() parts them)";
   }
   return file_dtype(tensor.scalar_type())
       ? ""
