@@ -281,7 +281,7 @@ TEST(Misuse, FreezingAfterwardsIsSaidOnce) {
 }
 
 TEST(Misuse, ParametersOfAFirstForwardAreRefused) {
-  const base::TemporaryFolder folder;
+  const file::TemporaryFolder folder;
   on_ranks(2, [&](const auto& ranks) {
     auto module = std::make_shared<SmallModule>();
     Engine engine = make_engine(module, ranks, {});
