@@ -2,6 +2,7 @@
 #include "deepspeed/engine/shared_folder.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -88,11 +89,42 @@ std::string host_name() {
   return name;
 }
 
+// By its number, which is one for all on one host.
+std::string identity_of(const std::string& folder) {
+  struct stat info {};
+  return ::stat(folder.c_str(), &info) == 0
+      ? std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino)
+      : "";
+}
+
+// Ranks of one host may be in containers, or in different current folders.
+void require_same_folder(comm::ProcessGroup& ranks, const std::string& folder) {
+  const std::string part =
+      ranks.broadcast_text(ranks.rank() == 0 ? existing_part(folder) : "", 0);
+  const std::vector<std::string> found =
+      ranks.all_gather_text(identity_of(part));
+  for (size_t rank = 1; rank < found.size(); ++rank) {
+    if (found[rank] != found[0]) {
+      throw base::Error(
+          base::ExitCode::config,
+          "not all ranks see one folder " + part + ": that of rank " +
+              std::to_string(rank) + " is another than that of rank 0",
+          folder,
+          "checkpoints are written by all ranks: start them in one current "
+          "folder and with the same folders mounted");
+    }
+  }
+}
+
 } // namespace
 
 void require_shared_folder(
     comm::ProcessGroup& ranks,
     const std::string& folder) {
+  if (ranks.name() == "shared memory") {
+    require_same_folder(ranks, folder);
+    return;
+  }
   if (ranks.name() != "gloo") {
     return;
   }

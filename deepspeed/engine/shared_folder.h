@@ -10,8 +10,9 @@ namespace deepspeed {
 // Throws base::Error(config) on all ranks, naming the hosts, when a rank does
 // not see within seconds what rank 0 writes into `folder` (as it is named by
 // rank 0; what need not be there yet: then into the folder above that is). What
-// is written is removed. A collective; nothing is done where ranks share
-// memory, hence a host, and where rank 0 may not write.
+// is written is removed. Where ranks share memory, hence a host, nothing is
+// written: the folder is compared by its number. A collective; nothing is done
+// where rank 0 may not write.
 void require_shared_folder(
     comm::ProcessGroup& ranks,
     const std::string& folder);

@@ -54,5 +54,22 @@ TEST(SharedFolder, EachRankHasItsOwn) {
   EXPECT_TRUE(is_empty(second));
 }
 
+// As containers that share memory, but not their folders.
+TEST(SharedFolder, RanksOfOneHostMayHaveTheirOwnToo) {
+  const file::TemporaryFolder first;
+  const file::TemporaryFolder second;
+  Ranks ranks(2, [&](const RankInfo& info) {
+    const auto group = make_process_group(info, options_of(""));
+    require_shared_folder(*group, first.path() + "/not/there/yet");
+    std::filesystem::current_path((info.rank == 0 ? first : second).path());
+    EXPECT_THAT(
+        error_of([&] { require_shared_folder(*group, "experiments"); }),
+        StartsWith("78 not all ranks see one folder .: that of rank 1 is"));
+    group->barrier();
+  });
+  ranks.expect_success();
+  EXPECT_TRUE(is_empty(first));
+}
+
 } // namespace
 } // namespace deepspeed

@@ -402,11 +402,12 @@ LoadedModel load_model(
   LoadedModel loaded;
   if (exported) {
     loaded = load_exported(path);
-    if (holds(checkpoint::kHparamsFile)) {
+    if (holds(checkpoint::kHparamsFile) ||
+        !checkpoint::find_checkpoint(path).kinds.empty()) {
       base::log_warning(
-          path + " is an exported model and an experiment: the model of " +
+          path + " holds an exported model and checkpoints: the model of " +
           std::string(checkpoint::kModelConfigFile) +
-          " is taken; give a checkpoint's own path for that one");
+          " is taken; for another give the path of its tag or file");
     }
   } else {
     const auto found = checkpoint::find_checkpoint(path);

@@ -189,6 +189,24 @@ TEST_F(ModelFiles, AnExportIntoTheTokenizersFolderKeepsItsFiles) {
   EXPECT_EQ(load_model(folder_.path(), "").tokenizer->vocab_size(), 262);
 }
 
+TEST_F(ModelFiles, AnExportBesideCheckpointsIsSaid) {
+  run_export(source_.path());
+  const auto said = [&] {
+    testing::internal::CaptureStderr();
+    load_model(folder_.path(), "");
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(said(), "");
+  for (const std::string name :
+       {"hparams.json", "checkpoint.iter_3.pt", "mp_rank_00_model_states.pt"}) {
+    const std::string path = folder_.path() + "/" + name;
+    file::write_file_atomically(path, "");
+    EXPECT_THAT(said(), HasSubstr("holds an exported model and checkpoints"))
+        << name;
+    std::filesystem::remove(path);
+  }
+}
+
 TEST_F(ModelFiles, AnExportThatFailsLeavesNoModel) {
   run_export(source_.path());
   std::filesystem::remove(folder_.path() + "/merges.txt");
