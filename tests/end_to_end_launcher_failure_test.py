@@ -230,6 +230,16 @@ class Signals(LauncherTest):
         self.assertNotIn("error", run.err)
         self.assertLess(run.seconds, LIMIT)
 
+    def test_rank_is_killed_while_it_stops(self):
+        """As by the kernel, out of memory in a save."""
+        run = self.signalled(143, signal.SIGTERM, text="""
+signal.signal(15, lambda *_: os.kill(os.getpid(), 9) if rank == 1 else sys.exit(75))
+""" + SLEEP)
+        self.assertEqual(
+            [line for line in run.err.splitlines() if "killed" in line],
+            ["warning: rank 1 was killed by signal 9 (SIGKILL) while it was to "
+             "stop: what was not saved yet is lost"])
+
     def test_ranks_that_ignore_it(self):
         ignore = "signal.signal(15, signal.SIG_IGN)\n" + SLEEP
         run = self.signalled(143, signal.SIGTERM, text=ignore,

@@ -32,6 +32,15 @@ Flag::Set text(std::string F::*field) {
   return [=](O& options, Text, Text value) { options.filter.*field = value; };
 }
 
+// An empty one, as from a variable of the shell that is not set, would start
+// ranks elsewhere than was meant.
+void set_hostfile(O& options, Text flag, Text value) {
+  if (value.empty()) {
+    refuse_value(flag, value, "leave it out to use this machine alone");
+  }
+  options.hostfile = value;
+}
+
 Flag::Set on(bool O::*field) {
   return [=](O& options, Text, Text) { options.*field = true; };
 }
@@ -148,7 +157,7 @@ FlagSection resource_flags() {
         "FILE",
         "hosts, one a line: NAME slots=N (default /job/hostfile; without the "
         "file: this machine)",
-        text(&O::hostfile)},
+        set_hostfile},
        {{"-i", "--include"},
         "NODES",
         "use these only: NODE[:SLOT,...][@NODE...], SLOT a number or 0-3",

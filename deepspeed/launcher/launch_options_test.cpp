@@ -126,6 +126,7 @@ TEST(LaunchOptions, BadRows) {
       {{"--venv_script=v", "p"}, "--venv_script is not", "activate"},
       {{"--autotuning", "run", "p"}, "--autotuning is not", ""},
       {{"--elastic_training", "p"}, "--elastic_training is not", "removed"},
+      {{"-H", "", "p"}, "-H '' is not supported", "this machine alone"},
       {{"--min_elastic_nodes=1", "p"}, "is not supported", "removed"},
   };
   for (const BadRow& row : table) {

@@ -188,8 +188,11 @@ void Supervisor::reap() {
 }
 
 void Supervisor::judge(const std::vector<size_t>& ended) {
-  if (requested_ != 0) {
-    return; // whatever they say, they were asked to end
+  if (requested_ != 0) { // whatever they say, they were asked to end
+    for (const size_t i : ended) {
+      name_if_killed(children_[i]);
+    }
+    return;
   }
   for (const size_t i : ended) {
     // What a rank says after SIGTERM is no reason; a node may still have been
@@ -210,6 +213,16 @@ void Supervisor::judge(const std::vector<size_t>& ended) {
     stop_after_failure();
   } else if (!settle_at_) {
     settle_at_ = Clock::now() + kSettle;
+  }
+}
+
+// By somebody else than us: it cannot have told that it had not saved.
+void Supervisor::name_if_killed(const Child& child) {
+  if (WIFSIGNALED(child.status) && WTERMSIG(child.status) != requested_ &&
+      !give_up_at_) {
+    relay_.write_line(
+        "warning: " + child.title + " " + describe_end(child) +
+        " while it was to stop: what was not saved yet is lost");
   }
 }
 

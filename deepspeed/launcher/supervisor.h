@@ -98,6 +98,7 @@ class Supervisor {
   void suspend();
   void reap();
   void judge(const std::vector<size_t>& ended);
+  void name_if_killed(const Child& child);
   void stop_after_failure();
   // Now, and as long as processes have to stop by themselves.
   Clock::time_point end_of(Seconds grace) const;

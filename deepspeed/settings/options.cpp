@@ -89,6 +89,23 @@ bool is_switch(const Field& field) {
       nearest.empty() ? help : "did you mean " + nearest + "?");
 }
 
+// As from a variable of the shell that is not set: another run would begin.
+void check_names(const Options& options) {
+  const FolderSettings& folders = options.settings.folders;
+  const std::pair<const char*, const std::string*> names[] = {
+      {"checkpoint_dir", &folders.checkpoint_dir},
+      {"load_checkpoint_dir", &folders.load_checkpoint_dir},
+      {"experiment", &folders.experiment}};
+  for (const auto& [name, value] : names) {
+    if (options.given.contains(name) && value->empty()) {
+      refuse(
+          std::string("--") + name + " is empty",
+          "",
+          "leave it out, or look at the variable that it is taken from");
+    }
+  }
+}
+
 void check_folders(const Settings& settings, const ProgramText& program) {
   const bool start = !settings.folders.checkpoint_dir.empty();
   const bool go_on = !settings.folders.load_checkpoint_dir.empty();
@@ -263,6 +280,7 @@ Options parse_options(
     refuse_argument(argument, fields, program);
   }
   assign_fields(parser, fields, options.given);
+  check_names(options);
   check_folders(options.settings, program);
   return options;
 }

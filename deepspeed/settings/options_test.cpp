@@ -169,6 +169,19 @@ TEST(Options, ExactlyOneFolder) {
   EXPECT_EQ(refusal({"--print_config"}), "");
 }
 
+TEST(Options, AnEmptyNameIsNoNewRun) {
+  const std::vector<Words> commands{
+      {"--checkpoint_dir", "a", "--experiment", ""},
+      {"--checkpoint_dir", "a", "--load_checkpoint_dir", ""},
+      {"--checkpoint_dir", "", "--load_checkpoint_dir", "a"}};
+  for (const Words& command : commands) {
+    EXPECT_NE(refusal(command).find(" is empty"), std::string::npos);
+  }
+  EXPECT_EQ(
+      refusal({"--checkpoint_dir", "a", "--experiment="}),
+      "error: --experiment needs a value\n");
+}
+
 TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_EQ(parse({"--version"}).answer, "train_bert 0\n");
   const std::string help = parse({"--help"}).answer;
