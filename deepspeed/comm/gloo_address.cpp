@@ -11,6 +11,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/comm/host_name.h"
 #include "deepspeed/comm/rendezvous.h"
 
 namespace deepspeed::comm {
@@ -35,12 +36,6 @@ std::string to_json(const RankAddress& one) {
 RankAddress from_json(const std::string& text) {
   const Json json = Json::parse(text);
   return {json.at(0), json.at(1), json.at(2), json.at(3)};
-}
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
 }
 
 // "" without GLOO_SOCKET_IFNAME.

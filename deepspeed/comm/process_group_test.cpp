@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "deepspeed/comm/gather.h"
 #include "deepspeed/comm/test_stress.h"
 
 namespace deepspeed::comm {
@@ -112,6 +113,27 @@ TEST_P(Collectives, TextOfAnyLength) {
     const int root = info.world_size - 1;
     EXPECT_EQ(group->broadcast_text(own, root), all[root]);
     EXPECT_EQ(group->broadcast_text("", 0), "");
+  });
+  ranks.expect_success();
+}
+
+TEST_P(Collectives, NumbersOfAllRanks) {
+  struct Part {
+    double loss;
+    int64_t tokens;
+    bool finite;
+  };
+  Ranks ranks(GetParam().size, [](const RankInfo& info) {
+    const auto group =
+        make_process_group(info, options_of(GetParam().transport));
+    const std::vector<Part> all = gather(
+        *group, Part{0.1 * info.rank, INT64_MAX - info.rank, info.rank != 1});
+    ASSERT_EQ(all.size(), static_cast<size_t>(info.world_size));
+    for (int rank = 0; rank < info.world_size; ++rank) {
+      EXPECT_EQ(all[rank].loss, 0.1 * rank);
+      EXPECT_EQ(all[rank].tokens, INT64_MAX - rank);
+      EXPECT_EQ(all[rank].finite, rank != 1);
+    }
   });
   ranks.expect_success();
 }

@@ -1,4 +1,5 @@
 // What the configuration and the program say of the same thing.
+#include "deepspeed/base/error.h"
 #include "deepspeed/engine/state.h"
 
 namespace deepspeed {

@@ -5,8 +5,8 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/comm/agree.h"
 #include "deepspeed/comm/rank_info.h"
-#include "deepspeed/engine/agree.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/file_tensor.h"

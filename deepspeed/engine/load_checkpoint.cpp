@@ -5,7 +5,7 @@
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
-#include "deepspeed/engine/agree.h"
+#include "deepspeed/comm/agree.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/file_tensor.h"
 

@@ -10,6 +10,7 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/number_text.h"
 #include "deepspeed/bert/flops.h"
+#include "deepspeed/comm/gather.h"
 #include "deepspeed/file/atomic_file.h"
 #include "deepspeed/report/profile.h"
 
@@ -22,7 +23,7 @@ constexpr int64_t kWarmUpSteps = 2;
 constexpr const char* kReduction = "reduce";
 constexpr const char* kBackward = "backward";
 
-// The figures of all ranks together.
+// The figures of a rank, or of all ranks together.
 struct Sum {
   double started = 0; // the earliest, microseconds since 1970
   double tokens = 0;
@@ -33,22 +34,14 @@ struct Sum {
 };
 
 Sum sum_over(comm::ProcessGroup& ranks, const Sum& own) {
-  const std::vector<double> all = gather(
-      ranks,
-      {own.started,
-       own.tokens,
-       own.flops,
-       own.step_seconds,
-       own.peak,
-       own.lost});
   Sum sum{own.started};
-  for (size_t i = 0; i < all.size(); i += 6) {
-    sum.started = std::min(sum.started, all[i]);
-    sum.tokens += all[i + 1];
-    sum.flops += all[i + 2];
-    sum.step_seconds = std::max(sum.step_seconds, all[i + 3]);
-    sum.peak += all[i + 4];
-    sum.lost += all[i + 5];
+  for (const Sum& rank : comm::gather(ranks, own)) {
+    sum.started = std::min(sum.started, rank.started);
+    sum.tokens += rank.tokens;
+    sum.flops += rank.flops;
+    sum.step_seconds = std::max(sum.step_seconds, rank.step_seconds);
+    sum.peak += rank.peak;
+    sum.lost += rank.lost;
   }
   return sum;
 }
@@ -95,24 +88,6 @@ std::string heading(int64_t first, int64_t steps, const Sum& sum) {
 }
 
 } // namespace
-
-std::vector<double> gather(
-    comm::ProcessGroup& ranks,
-    const std::vector<double>& own) {
-  if (ranks.size() == 1) {
-    return own; // without operators of libtorch, which are slow when not cached
-  }
-  const auto n = static_cast<int64_t>(own.size());
-  at::Tensor all = at::zeros({ranks.size() * n}, at::kDouble);
-  double* data = all.data_ptr<double>();
-  std::copy(own.begin(), own.end(), data + ranks.rank() * n);
-  std::vector<int64_t> bounds;
-  for (int rank = 0; rank <= ranks.size(); ++rank) {
-    bounds.push_back(rank * n);
-  }
-  ranks.all_gather(all, bounds)->wait();
-  return {data, data + all.numel()};
-}
 
 std::string utilization_text(double flops_per_second, double peak) {
   std::array<char, 96> text{};

@@ -12,11 +12,6 @@
 
 namespace deepspeed::pretrain {
 
-// `own` of every rank, in rank order. All ranks give equally many.
-std::vector<double> gather(
-    comm::ProcessGroup& ranks,
-    const std::vector<double>& own);
-
 // What one rank has trained on since it started.
 struct Work {
   double tokens = 0;

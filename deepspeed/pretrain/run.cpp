@@ -12,7 +12,8 @@
 #include "deepspeed/bert/flops.h"
 #include "deepspeed/checkpoint/commit.h"
 #include "deepspeed/checkpoint/layout.h"
-#include "deepspeed/engine/agree.h"
+#include "deepspeed/comm/agree.h"
+#include "deepspeed/comm/gather.h"
 #include "deepspeed/machine/stop_signal.h"
 #include "deepspeed/optim/schedule.h"
 #include "deepspeed/pretrain/evaluation.h"
@@ -136,9 +137,8 @@ bool Run::last_step() const {
 }
 
 bool Run::next_step() {
-  for (const double signal :
-       gather(*ranks_, {static_cast<double>(machine::stop_signal())})) {
-    stop_ = stop_ != 0 ? stop_ : static_cast<int>(signal);
+  for (const int signal : comm::gather(*ranks_, machine::stop_signal())) {
+    stop_ = stop_ != 0 ? stop_ : signal;
   }
   losses_.clear();
   tokens_ = 0;
@@ -173,24 +173,22 @@ void Run::add_loss(const at::Tensor& loss) {
 // The log shows the mean over all ranks. Whether the step was finite on all.
 bool Run::agree_on_losses() {
   const base::Span span({"gather", "losses"});
-  double sum = 0;
-  double count = 0;
+  struct Losses {
+    double sum = 0;
+    int64_t count = 0;
+    int64_t tokens = 0;
+    bool finite = true;
+  } own{.tokens = tokens_, .finite = health_.finite};
   for (const double loss : losses_) {
     if (std::isfinite(loss)) {
-      sum += loss;
-      ++count;
+      own.sum += loss;
+      ++own.count;
     }
   }
-  const std::vector<double> all = gather(
-      *ranks_,
-      {sum, count, static_cast<double>(tokens_), health_.finite ? 1.0 : 0.0});
   bool finite = true;
-  for (size_t i = 0; i < all.size(); i += 4) {
-    log_->add_losses(
-        all[i],
-        static_cast<int64_t>(all[i + 1]),
-        static_cast<int64_t>(all[i + 2]));
-    finite = finite && all[i + 3] != 0;
+  for (const Losses& rank : comm::gather(*ranks_, own)) {
+    log_->add_losses(rank.sum, rank.count, rank.tokens);
+    finite = finite && rank.finite;
   }
   return finite;
 }
@@ -291,18 +289,17 @@ void Run::evaluate_now() {
       ranks_->rank(),
       ranks_->size(),
       [] { return machine::stop_signal() != 0; });
-  const std::vector<double> all = gather(
-      *ranks_,
-      {own.loss_sum,
-       static_cast<double>(own.masked),
-       static_cast<double>(own.correct),
-       static_cast<double>(machine::stop_signal())});
+  struct Part {
+    bert::Evaluation evaluation;
+    int signal = 0;
+  };
   bert::Evaluation result;
-  for (size_t i = 0; i < all.size(); i += 4) {
-    result.loss_sum += all[i];
-    result.masked += static_cast<int64_t>(all[i + 1]);
-    result.correct += static_cast<int64_t>(all[i + 2]);
-    stop_ = stop_ != 0 ? stop_ : static_cast<int>(all[i + 3]);
+  for (const Part& part :
+       comm::gather(*ranks_, Part{own, machine::stop_signal()})) {
+    result.loss_sum += part.evaluation.loss_sum;
+    result.masked += part.evaluation.masked;
+    result.correct += part.evaluation.correct;
+    stop_ = stop_ != 0 ? stop_ : part.signal;
   }
   if (stop_ != 0) {
     return; // a half evaluation is none
@@ -322,7 +319,7 @@ bool Run::is_sound() {
   if (sound && health_.batch != nullptr) {
     sound = std::isfinite(trained_->model()->evaluate(health_.batch).loss_sum);
   }
-  for (const double rank : gather(*ranks_, {sound ? 1.0 : 0.0})) {
+  for (const int rank : comm::gather<int>(*ranks_, sound)) {
     sound = sound && rank != 0;
   }
   return sound;
@@ -425,14 +422,16 @@ Speed Run::speed() {
   for (const auto& [phase, time] : clock_.phases()) {
     own_seconds += phase == "data" || phase == "compute" ? time : 0;
   }
-  const std::vector<double> all =
-      gather(*ranks_, {own_seconds, work_.tokens, work_.flops});
+  struct Part {
+    double seconds = 0;
+    Work work;
+  };
   double seconds = 0; // of the slowest
   Speed speed;
-  for (size_t i = 0; i < all.size(); i += 3) {
-    seconds = std::max(seconds, all[i]);
-    speed.tokens += all[i + 1];
-    speed.flops += all[i + 2];
+  for (const Part& part : comm::gather(*ranks_, Part{own_seconds, work_})) {
+    seconds = std::max(seconds, part.seconds);
+    speed.tokens += part.work.tokens;
+    speed.flops += part.work.flops;
   }
   if (speed.tokens > 0) {
     speed.tokens /= seconds;

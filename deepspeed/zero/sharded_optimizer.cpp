@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "deepspeed/base/trace.h"
+#include "deepspeed/comm/gather.h"
 #include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/sum_of_squares.h"
 #include "deepspeed/zero/bucket.h"
@@ -60,20 +61,15 @@ ShardedOptimizer::Norm ShardedOptimizer::gradient_norm(int64_t note) {
     own += optim::sum_of_squares(
         gradient.const_data_ptr<float>(), gradient.numel());
   }
-  at::Tensor pairs = at::zeros({2 * ranks_.size()}, at::kDouble);
-  double* const values = pairs.data_ptr<double>();
-  values[2 * ranks_.rank()] = own;
-  values[2 * ranks_.rank() + 1] = static_cast<double>(note);
-  std::vector<int64_t> bounds;
-  for (int64_t rank = 0; rank <= ranks_.size(); ++rank) {
-    bounds.push_back(2 * rank);
-  }
-  ranks_.all_gather(pairs, bounds)->wait();
+  struct Share {
+    double squares = 0;
+    int64_t note = 0;
+  };
   Norm norm;
   double total = 0;
-  for (int64_t rank = 0; rank < ranks_.size(); ++rank) {
-    total += values[2 * rank];
-    norm.notes.push_back(static_cast<int64_t>(values[2 * rank + 1]));
+  for (const Share& share : comm::gather(ranks_, Share{own, note})) {
+    total += share.squares;
+    norm.notes.push_back(share.note);
   }
   norm.value = std::sqrt(total);
   return norm;
@@ -81,14 +77,14 @@ ShardedOptimizer::Norm ShardedOptimizer::gradient_norm(int64_t note) {
 
 std::optional<std::string> ShardedOptimizer::first_not_finite() {
   std::vector<std::string> names;
-  std::string own; // the number in `names`, or nothing
+  std::optional<size_t> own; // the number in `names`
   for (const auto& group : groups_) {
     const float* gradient = group->shard_gradient().const_data_ptr<float>();
     for (const optim::ShardPiece& piece : pieces_of(*group, group->counted())) {
-      if (own.empty() &&
+      if (!own &&
           !kernels::all_finite(
               gradient + piece.begin, piece.end - piece.begin)) {
-        own = std::to_string(names.size() + piece.parameter);
+        own = names.size() + piece.parameter;
       }
     }
     for (const flat::FlatEntry& entry : group->entries()) {
@@ -96,10 +92,8 @@ std::optional<std::string> ShardedOptimizer::first_not_finite() {
     }
   }
   size_t first = names.size();
-  for (const std::string& text : ranks_.all_gather_text(own)) {
-    if (!text.empty()) {
-      first = std::min<size_t>(first, std::stoull(text));
-    }
+  for (const size_t found : comm::gather(ranks_, own.value_or(first))) {
+    first = std::min(first, found);
   }
   if (first == names.size()) {
     return std::nullopt;

@@ -5,11 +5,11 @@
 
 #include "deepspeed/comm/process_group.h"
 
-namespace deepspeed {
+namespace deepspeed::comm {
 
 // Runs `part` on every rank. When it throws on one, all ranks throw a
 // base::Error: each its own if it has one, the others that of the first rank
 // with one, which they name. Other exceptions count as Error(internal).
-void agree(comm::ProcessGroup& ranks, const std::function<void()>& part);
+void agree(ProcessGroup& ranks, const std::function<void()>& part);
 
-} // namespace deepspeed
+} // namespace deepspeed::comm

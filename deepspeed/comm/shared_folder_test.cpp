@@ -1,5 +1,5 @@
 // Folders that only some ranks see.
-#include "deepspeed/engine/shared_folder.h"
+#include "deepspeed/comm/shared_folder.h"
 
 #include <gmock/gmock.h>
 
@@ -8,14 +8,9 @@
 #include "deepspeed/comm/test_ranks.h"
 #include "deepspeed/file/temporary_folder.h"
 
-namespace deepspeed {
+namespace deepspeed::comm {
 namespace {
 
-using comm::error_of;
-using comm::make_process_group;
-using comm::options_of;
-using comm::RankInfo;
-using comm::Ranks;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -72,4 +67,4 @@ TEST(SharedFolder, RanksOfOneHostMayHaveTheirOwnToo) {
 }
 
 } // namespace
-} // namespace deepspeed
+} // namespace deepspeed::comm

@@ -1,5 +1,5 @@
 // Whether all hosts of a run see one folder.
-#include "deepspeed/engine/shared_folder.h"
+#include "deepspeed/comm/shared_folder.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/comm/gather.h"
+#include "deepspeed/comm/host_name.h"
 
-namespace deepspeed {
+namespace deepspeed::comm {
 namespace {
 
 namespace fs = std::filesystem;
@@ -83,26 +85,24 @@ bool is_seen(const std::string& path) {
   }
 }
 
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
+// A folder's number, which is one for all on one host.
+struct Identity {
+  uint64_t device = 0; // zeros: there is none
+  uint64_t inode = 0;
+  bool operator==(const Identity&) const = default;
+};
 
-// By its number, which is one for all on one host.
-std::string identity_of(const std::string& folder) {
+Identity identity_of(const std::string& folder) {
   struct stat info {};
-  return ::stat(folder.c_str(), &info) == 0
-      ? std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino)
-      : "";
+  return ::stat(folder.c_str(), &info) == 0 ? Identity{info.st_dev, info.st_ino}
+                                            : Identity{};
 }
 
 // Ranks of one host may be in containers, or in different current folders.
-void require_same_folder(comm::ProcessGroup& ranks, const std::string& folder) {
+void require_same_folder(ProcessGroup& ranks, const std::string& folder) {
   const std::string part =
       ranks.broadcast_text(ranks.rank() == 0 ? existing_part(folder) : "", 0);
-  const std::vector<std::string> found =
-      ranks.all_gather_text(identity_of(part));
+  const std::vector<Identity> found = gather(ranks, identity_of(part));
   for (size_t rank = 1; rank < found.size(); ++rank) {
     if (found[rank] != found[0]) {
       throw base::Error(
@@ -118,9 +118,7 @@ void require_same_folder(comm::ProcessGroup& ranks, const std::string& folder) {
 
 } // namespace
 
-void require_shared_folder(
-    comm::ProcessGroup& ranks,
-    const std::string& folder) {
+void require_shared_folder(ProcessGroup& ranks, const std::string& folder) {
   if (ranks.name() == "shared memory") {
     require_same_folder(ranks, folder);
     return;
@@ -165,4 +163,4 @@ void require_shared_folder(
   }
 }
 
-} // namespace deepspeed
+} // namespace deepspeed::comm

@@ -1,21 +1,14 @@
 // Errors that one rank meets and all ranks must act on.
-#include "deepspeed/engine/agree.h"
-
-#include <unistd.h>
+#include "deepspeed/comm/agree.h"
 
 #include <optional>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
+#include "deepspeed/comm/host_name.h"
 
-namespace deepspeed {
+namespace deepspeed::comm {
 namespace {
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 std::string error_text(const base::Error& error) {
   return base::Json({static_cast<int>(error.code()),
@@ -28,7 +21,7 @@ std::string error_text(const base::Error& error) {
 
 } // namespace
 
-void agree(comm::ProcessGroup& ranks, const std::function<void()>& part) {
+void agree(ProcessGroup& ranks, const std::function<void()>& part) {
   std::optional<base::Error> own;
   try {
     part();
@@ -57,4 +50,4 @@ void agree(comm::ProcessGroup& ranks, const std::function<void()>& part) {
   }
 }
 
-} // namespace deepspeed
+} // namespace deepspeed::comm

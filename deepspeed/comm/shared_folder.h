@@ -5,7 +5,7 @@
 
 #include "deepspeed/comm/process_group.h"
 
-namespace deepspeed {
+namespace deepspeed::comm {
 
 // Throws base::Error(config) on all ranks, naming the hosts, when a rank does
 // not see within seconds what rank 0 writes into `folder` (as it is named by
@@ -13,8 +13,6 @@ namespace deepspeed {
 // is written is removed. Where ranks share memory, hence a host, nothing is
 // written: the folder is compared by its number. A collective; nothing is done
 // where rank 0 may not write.
-void require_shared_folder(
-    comm::ProcessGroup& ranks,
-    const std::string& folder);
+void require_shared_folder(ProcessGroup& ranks, const std::string& folder);
 
-} // namespace deepspeed
+} // namespace deepspeed::comm
