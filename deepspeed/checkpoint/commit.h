@@ -23,7 +23,7 @@ struct CommitOptions {
 };
 
 // Each rank makes one; the folder must be one that all ranks see. The caller
-// carries the results between ranks, in this order:
+// carries the results between ranks (engine/publish.h), in this order:
 //   rank 0           begin(sum of the estimates of all ranks)
 //   -- all ranks learn whether that failed --
 //   each rank        add(...) for each of its files
@@ -37,6 +37,9 @@ class CheckpointCommit {
   // [A-Za-z0-9][A-Za-z0-9._-]{0,127}.
   explicit CheckpointCommit(CommitOptions options);
 
+  const std::string& folder() const {
+    return options_.folder;
+  }
   // FOLDER/.tmp-TAG-RUNID
   const std::string& temporary_folder() const {
     return temporary_;

@@ -50,4 +50,9 @@ void agree(ProcessGroup& ranks, const std::function<void()>& part) {
   }
 }
 
+void agree_at_root(ProcessGroup& ranks, const std::function<void()>& part) {
+  agree(
+      ranks, ranks.rank() == 0 ? part : [] {});
+}
+
 } // namespace deepspeed::comm

@@ -12,4 +12,7 @@ namespace deepspeed::comm {
 // with one, which they name. Other exceptions count as Error(internal).
 void agree(ProcessGroup& ranks, const std::function<void()>& part);
 
+// The same with a part that rank 0 alone has.
+void agree_at_root(ProcessGroup& ranks, const std::function<void()>& part);
+
 } // namespace deepspeed::comm

@@ -88,7 +88,6 @@ Buffer longs_of(std::vector<int64_t>& values) {
       at::kLong};
 }
 
-// "'text'", shortened.
 // The first line of each text that is not the same in both.
 std::pair<std::string, std::string> differing_lines(
     const std::string& one,
@@ -109,6 +108,7 @@ std::pair<std::string, std::string> differing_lines(
   return {trimmed(line), trimmed(other_line)};
 }
 
+// "'text'", shortened.
 std::string quoted(const std::string& text) {
   constexpr size_t kShown = 200;
   return text.size() <= kShown ? "'" + text + "'"

@@ -4,53 +4,21 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/checkpoint/commit.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_checkpoint.h"
 #include "deepspeed/comm/agree.h"
-#include "deepspeed/comm/shared_folder.h"
+#include "deepspeed/engine/publish.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/flat/state_dict.h"
+#include "deepspeed/formats/json_value.h"
 #include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed {
 namespace {
 
 using formats::Value;
-
-// The user's configuration as Python's json.load() gives it.
-Value value_of(const base::Json& json) {
-  switch (json.type()) {
-    case base::Json::value_t::object: {
-      Value dict = formats::make_dict();
-      for (const auto& [key, value] : json.items()) {
-        dict.set(key, value_of(value));
-      }
-      return dict;
-    }
-    case base::Json::value_t::array: {
-      formats::List list;
-      for (const base::Json& item : json) {
-        list.push_back(value_of(item));
-      }
-      return list;
-    }
-    case base::Json::value_t::string:
-      return json.get<std::string>();
-    case base::Json::value_t::boolean:
-      return json.get<bool>();
-    case base::Json::value_t::number_integer:
-      return json.get<int64_t>();
-    case base::Json::value_t::number_unsigned:
-      return static_cast<int64_t>(json.get<uint64_t>());
-    case base::Json::value_t::number_float:
-      return json.get<double>();
-    default:
-      return Value();
-  }
-}
 
 formats::DType file_dtype(config::Dtype dtype) {
   switch (dtype) {
@@ -224,7 +192,7 @@ checkpoint::ModelStates model_states(
   states.skipped_steps = state.skipped_steps;
   states.global_steps = state.global_steps;
   states.global_samples = state.global_samples;
-  states.ds_config = value_of(state.config.source);
+  states.ds_config = formats::value_of_json(state.config.source);
   states.client_state = client_state;
   return states;
 }
@@ -274,18 +242,6 @@ std::string agreed_tag(EngineState& state, const std::string& wanted) {
   return tags[0];
 }
 
-// The files of this rank.
-struct RankFiles {
-  flat::FileTensors tensors; // keeps what the trees point to
-  std::vector<std::pair<std::string, Value>> files;
-  uint64_t bytes = 0;
-};
-
-void add_file(RankFiles& files, std::string name, Value value) {
-  files.bytes += checkpoint::estimate_file_bytes(value);
-  files.files.emplace_back(std::move(name), std::move(value));
-}
-
 // DeepSpeed's wrapper around its own Adam keeps flat groups.
 checkpoint::Stage0Layout stage0_layout(const EngineState& state) {
   const config::Optimizer& optimizer = state.config.optimizer;
@@ -297,87 +253,36 @@ checkpoint::Stage0Layout stage0_layout(const EngineState& state) {
       : checkpoint::Stage0Layout::parameters;
 }
 
-void add_files(
-    RankFiles& files,
+// Those of this rank. `tensors` keeps what they point to.
+std::vector<RankFile> files_of(
     const EngineState& state,
-    const Value& client_state) {
+    const Value& client_state,
+    flat::FileTensors& tensors) {
   const checkpoint::ZeroTopology topology = topology_of(state);
   const checkpoint::OptimizerStates optimizer =
-      optimizer_states(state, files.tensors);
+      optimizer_states(state, tensors);
   const int rank = state.ranks->rank();
+  std::vector<RankFile> files;
   if (rank == 0) {
-    add_file(
-        files,
-        std::string(checkpoint::kModelStatesFile),
-        checkpoint::model_states_value(
-            topology,
-            model_states(state, client_state, files.tensors),
-            topology.stage == 0 ? &optimizer : nullptr,
-            stage0_layout(state)));
+    files.push_back(
+        {std::string(checkpoint::kModelStatesFile),
+         checkpoint::model_states_value(
+             topology,
+             model_states(state, client_state, tensors),
+             topology.stage == 0 ? &optimizer : nullptr,
+             stage0_layout(state))});
   }
   if (topology.stage > 0) {
-    add_file(
-        files,
-        checkpoint::shard_states_name(
-            rank, topology.dtype == formats::DType::bfloat16),
-        checkpoint::shard_states_value(
-            topology, rank, optimizer, value_of(state.config.source)));
+    files.push_back(
+        {checkpoint::shard_states_name(
+             rank, topology.dtype == formats::DType::bfloat16),
+         checkpoint::shard_states_value(
+             topology,
+             rank,
+             optimizer,
+             formats::value_of_json(state.config.source))});
   }
-}
-
-std::string records_text(const std::vector<checkpoint::FileRecord>& records) {
-  base::Json json = base::Json::array();
-  for (const checkpoint::FileRecord& record : records) {
-    json.push_back({record.name, record.size, record.hash});
-  }
-  return json.dump();
-}
-
-void append_records(
-    const std::string& text,
-    std::vector<checkpoint::FileRecord>& records) {
-  for (const base::Json& item : base::Json::parse(text)) {
-    records.push_back(
-        {item[0].get<std::string>(),
-         item[1].get<uint64_t>(),
-         item[2].get<std::string>()});
-  }
-}
-
-// begin, add, publish: see checkpoint/commit.h. Throws the same on all ranks.
-void write_checkpoint(
-    EngineState& state,
-    checkpoint::CheckpointCommit& commit,
-    const RankFiles& files,
-    checkpoint::Manifest manifest) {
-  comm::ProcessGroup& ranks = *state.ranks;
-  const bool root = ranks.rank() == 0;
-  uint64_t bytes = 0;
-  for (const std::string& text :
-       ranks.all_gather_text(std::to_string(files.bytes))) {
-    bytes += std::stoull(text);
-  }
-  agree(ranks, [&] {
-    if (root) {
-      commit.begin(bytes);
-    }
-  });
-  std::vector<checkpoint::FileRecord> records;
-  agree(ranks, [&] {
-    for (const auto& [name, value] : files.files) {
-      records.push_back(commit.add(name, value));
-    }
-  });
-  for (const std::string& text : ranks.all_gather_text(records_text(records))) {
-    append_records(text, manifest.files);
-  }
-  agree(ranks, [&] {
-    if (root) {
-      for (const std::string& line : commit.publish(manifest)) {
-        base::log_info(line);
-      }
-    }
-  });
+  return files;
 }
 
 } // namespace
@@ -409,8 +314,11 @@ std::string Engine::save_checkpoint(
       state.skipped_in_a_row == 0 ? options.keep_last : 0;
   checkpoint::CheckpointCommit commit(commit_options);
 
-  RankFiles files;
-  agree(*state.ranks, [&] { add_files(files, state, options.client_state); });
+  flat::FileTensors tensors;
+  std::vector<RankFile> files;
+  comm::agree(*state.ranks, [&] {
+    files = files_of(state, options.client_state, tensors);
+  });
   checkpoint::Manifest manifest;
   manifest.tag = tag;
   manifest.run_id = commit_options.run_id;
@@ -418,15 +326,7 @@ std::string Engine::save_checkpoint(
   manifest.ranks = state.ranks->size();
   manifest.dtype = config::dtype_name(state.config.dtype());
   manifest.global_steps = state.global_steps;
-  require_shared_folder(*state.ranks, folder);
-  try {
-    write_checkpoint(state, commit, files, std::move(manifest));
-  } catch (const base::Error&) {
-    if (state.ranks->rank() == 0) {
-      commit.abandon();
-    }
-    throw;
-  }
+  publish_together(*state.ranks, commit, files, std::move(manifest));
   state.last_call = std::chrono::steady_clock::now();
   return checkpoint::join(folder, tag);
 }
@@ -450,10 +350,7 @@ void Engine::save_16bit_model(
     const std::string& folder,
     const std::string& name) {
   check_parameters(*state_);
-  agree(*state_->ranks, [&] {
-    if (state_->ranks->rank() != 0) {
-      return;
-    }
+  comm::agree_at_root(*state_->ranks, [&] {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     flat::FileTensors tensors;

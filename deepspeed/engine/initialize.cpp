@@ -457,7 +457,7 @@ Engine initialize(
   check_settings(*state);
   state->ranks->require_equal("the configuration", print_config(state->config));
   build(*state);
-  agree(*state->ranks, [&] {
+  comm::agree(*state->ranks, [&] {
     const config::Config& given = state->config;
     if (state->ranks->rank() == 0 &&
         (given.tensorboard.enabled || given.csv_monitor.enabled)) {

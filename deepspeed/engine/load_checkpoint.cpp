@@ -352,25 +352,22 @@ ZeroCheckpoint open_together(
       options.stage0_groups.back().push_back(entry.name);
     }
   }
-  const bool root = state.ranks->rank() == 0;
-  agree(*state.ranks, [&] {
-    if (root) {
-      file = ZeroCheckpoint::open(folder, tag, options);
-      for (const std::string& line : file->skipped()) {
-        base::log_warning("passed over a checkpoint: " + line);
-      }
-      if (!file->skipped().empty()) {
-        base::log_warning("taken in its place: " + file->path());
-      }
-      for (const std::string& line : file->notes()) {
-        base::log_warning(line);
-      }
+  comm::agree_at_root(*state.ranks, [&] {
+    file = ZeroCheckpoint::open(folder, tag, options);
+    for (const std::string& line : file->skipped()) {
+      base::log_warning("passed over a checkpoint: " + line);
+    }
+    if (!file->skipped().empty()) {
+      base::log_warning("taken in its place: " + file->path());
+    }
+    for (const std::string& line : file->notes()) {
+      base::log_warning(line);
     }
   });
   const std::string found =
       state.ranks->broadcast_text(file ? file->tag() : "", 0);
-  agree(*state.ranks, [&] {
-    if (!root) {
+  comm::agree(*state.ranks, [&] {
+    if (!file) {
       options.verify = false;
       file = ZeroCheckpoint::open(folder, found, options);
     }
@@ -397,7 +394,7 @@ LoadedCheckpoint Engine::load_checkpoint(
   const bool optimizer = options.optimizer_states && !options.module_only;
   LoadedCheckpoint loaded{file.path(), file.client_state()};
   loaded.ranks = file.topology().ranks;
-  agree(*state.ranks, [&] {
+  comm::agree(*state.ranks, [&] {
     compare_module(state, file, options, loaded);
     if (options.module_strict) {
       require_same(file, loaded);

@@ -2,6 +2,7 @@
 #include "deepspeed/formats/json_value.h"
 
 #include <limits>
+#include <optional>
 #include <stdexcept>
 
 namespace deepspeed::formats {
@@ -34,6 +35,31 @@ Json object_of(const Dict& dict) {
   return json;
 }
 
+Value value_of_unsigned(uint64_t number) {
+  if (number <= std::numeric_limits<int64_t>::max()) {
+    return static_cast<int64_t>(number);
+  }
+  std::string bytes;
+  for (int i = 0; i < 8; ++i) {
+    bytes += static_cast<char>(number >> (8 * i));
+  }
+  bytes += '\0'; // the sign
+  return Value(BigInteger{std::move(bytes)});
+}
+
+// Nothing if it is negative or larger than that.
+std::optional<uint64_t> unsigned_of(const BigInteger& integer) {
+  if (integer.bytes.size() != 9 || integer.bytes[8] != '\0') {
+    return std::nullopt;
+  }
+  uint64_t number = 0;
+  for (int i = 0; i < 8; ++i) {
+    const auto byte = static_cast<unsigned char>(integer.bytes[i]);
+    number |= static_cast<uint64_t>(byte) << (8 * i);
+  }
+  return number;
+}
+
 } // namespace
 
 Value value_of_json(const Json& json) {
@@ -43,10 +69,7 @@ Value value_of_json(const Json& json) {
     case Json::value_t::number_integer:
       return json.get<int64_t>();
     case Json::value_t::number_unsigned:
-      if (json.get<uint64_t>() > std::numeric_limits<int64_t>::max()) {
-        return json.get<double>();
-      }
-      return json.get<int64_t>();
+      return value_of_unsigned(json.get<uint64_t>());
     case Json::value_t::number_float:
       return json.get<double>();
     case Json::value_t::string:
@@ -76,6 +99,11 @@ Json json_of_value(const Value& value) {
   }
   if (const int64_t* number = value.get_if<int64_t>()) {
     return *number;
+  }
+  if (const BigInteger* integer = value.get_if<BigInteger>()) {
+    if (const auto number = unsigned_of(*integer)) {
+      return *number;
+    }
   }
   if (const double* number = value.get_if<double>()) {
     return *number;

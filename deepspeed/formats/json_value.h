@@ -6,11 +6,12 @@
 
 namespace deepspeed::formats {
 
-// What Python's json.load() gives for it; integers over int64 become doubles.
+// What Python's json.load() gives for it.
 Value value_of_json(const base::Json& json);
 
 // What Python's json.dump() would write: tuples become arrays, integer keys
-// strings. std::invalid_argument for tensors, objects and other keys.
+// strings. std::invalid_argument for tensors, objects, other keys, and integers
+// that no 64 bits hold.
 base::Json json_of_value(const Value& value);
 
 } // namespace deepspeed::formats

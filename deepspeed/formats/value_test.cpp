@@ -7,6 +7,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/formats/field.h"
+#include "deepspeed/formats/json_value.h"
 #include "deepspeed/formats/utf8.h"
 
 namespace deepspeed::formats {
@@ -145,6 +146,23 @@ TEST(Utf8, Bounds) {
         "\xff"}) {
     EXPECT_FALSE(is_utf8(bad));
   }
+}
+
+// As Python's: no integer becomes another one, or a float.
+TEST(JsonValue, IntegersOfAllSizes) {
+  const auto json = base::Json::parse(
+      "{\"least\": -9223372036854775808, \"most\": 9223372036854775807, "
+      "\"more\": [9223372036854775808, 18446744073709551615]}");
+  const Value value = value_of_json(json);
+  EXPECT_EQ(*value.find("most")->get_if<int64_t>(), INT64_MAX);
+  const Value& more = value.find("more")->get_if<List>()->front();
+  ASSERT_NE(more.get_if<BigInteger>(), nullptr);
+  EXPECT_EQ(
+      more.get_if<BigInteger>()->bytes, std::string("\0\0\0\0\0\0\0\x80\0", 9));
+  EXPECT_EQ(json_of_value(value), json);
+  EXPECT_THROW(
+      json_of_value(Value(BigInteger{std::string(9, '\xff')})),
+      std::invalid_argument);
 }
 
 } // namespace

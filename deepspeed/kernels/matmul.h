@@ -33,8 +33,8 @@ struct MatmulAhead {
 
 // out = scale * left right + bias, or out += scale * left right, or one of the
 // two ways through GELU (gelu.h):
-//   out = gelu(u), gelu_derivative = gelu'(u), with u = scale * left right +
-//   bias out = gate * (scale * left right)
+//   u = scale * left right + bias, out = gelu(u), gelu_derivative = gelu'(u)
+//   out = gate * (scale * left right)
 // On instruction sets that multiply bfloat16 (isa.h), denormal elements count
 // as zero. T, Out: float, float; or base::BFloat16 or base::Float16 with itself
 // or with float.

@@ -447,14 +447,12 @@ void Run::export_now() {
   }
   clock_.enter("export");
   const auto weights = trained_->weights();
-  agree(*ranks_, [&] {
-    if (is_root()) {
-      export_model(
-          settings_.run.export_dir,
-          trained_->model()->config(),
-          weights,
-          *data_->tokenizer());
-    }
+  comm::agree_at_root(*ranks_, [&] {
+    export_model(
+        settings_.run.export_dir,
+        trained_->model()->config(),
+        weights,
+        *data_->tokenizer());
   });
 }
 

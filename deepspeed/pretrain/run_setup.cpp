@@ -103,7 +103,7 @@ Run::Run(const settings::Options& options) : settings_(options.settings) {
   // Not before: a rank that waits for others ends at once.
   machine::install_stop_signals(/*speak=*/is_root());
   find_folder(options);
-  agree(*ranks_, [&] { take_settings(options); });
+  comm::agree(*ranks_, [&] { take_settings(options); });
   set_threads();
   ranks_->require_equal("the settings", common_text(settings_));
   open_data();
@@ -151,14 +151,14 @@ void Run::take_settings(const settings::Options& options) {
 }
 
 void Run::open_data() {
-  agree(*ranks_, [&] {
+  comm::agree(*ranks_, [&] {
     data_ = std::make_unique<Data>(
         settings_, bert::RobertaConfig{}.vocab_size, ranks_->size());
   });
   settings_.trained_data = data_->identity();
   ranks_->require_equal("the data", data_text(settings_.trained_data));
   if (stored_) {
-    agree(*ranks_, [&] { check_trained_data(*stored_, settings_); });
+    comm::agree(*ranks_, [&] { check_trained_data(*stored_, settings_); });
   }
 }
 
@@ -229,11 +229,7 @@ void Run::set_threads() {
 
 // Rank 0 looks; the others do what it found.
 void Run::find_folder(const settings::Options& options) {
-  agree(*ranks_, [&] {
-    if (is_root()) {
-      run_folder_ = find_run_folder(options);
-    }
-  });
+  comm::agree_at_root(*ranks_, [&] { run_folder_ = find_run_folder(options); });
   const std::string found = ranks_->broadcast_text(to_text(run_folder_), 0);
   if (!is_root()) {
     run_folder_ = run_folder_of(found);
@@ -242,7 +238,7 @@ void Run::find_folder(const settings::Options& options) {
 
 // One folder for all ranks: rank 0 makes it.
 void Run::open_experiment() {
-  require_shared_folder(
+  comm::require_shared_folder(
       *ranks_,
       run_folder_.loads() ? run_folder_.path
                           : settings_.folders.checkpoint_dir);
@@ -250,7 +246,7 @@ void Run::open_experiment() {
     experiment_.reset();
     return;
   }
-  agree(*ranks_, [&] {
+  comm::agree(*ranks_, [&] {
     if (!is_root() || experiment_) {
       return;
     }
@@ -292,7 +288,7 @@ LoopState Run::load() {
   base::log_info(
       "resuming after step " + std::to_string(loaded.loop.step) + " of " +
       std::to_string(run.num_iterations));
-  agree(*ranks_, [&] {
+  comm::agree(*ranks_, [&] {
     if (experiment_) {
       for (const std::string& line : checkpoint::set_newer_aside(
                run_folder_.path, trained_->kind(), loaded.name)) {
