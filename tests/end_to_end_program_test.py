@@ -6,10 +6,11 @@ import pathlib
 import re
 import resource
 import struct
+import subprocess
 import time
 import unittest
 
-from end_to_end_support import EndToEndTest, contents, metrics, steps_of
+from end_to_end_support import BIN, EndToEndTest, contents, metrics, steps_of
 
 # As HelloDeepSpeed stores them.
 FIRST_HPARAMS = [
@@ -89,6 +90,15 @@ class Settings(EndToEndTest):
         self.assertRegex(stored.pop("as_written_crc32c"), "^[0-9a-f]{8}$")
         self.assertEqual(copy, stored)
         self.assertEqual(json.loads(printed)["learning_rate"], 3e-4)
+
+    def test_an_answer_that_cannot_be_written(self):
+        """As --print_config > FILE on a full disk."""
+        for flag in ("--print_config", "--help", "--version"):
+            with open("/dev/full", "w") as full:
+                run = subprocess.run([BIN / "train_bert", flag], stdout=full,
+                                     stderr=subprocess.PIPE, text=True)
+            self.assertEqual(run.returncode, 74, flag)
+            self.assertIn("cannot write: No space left", run.stderr)
 
     def test_print_config_of_an_experiment(self):
         folder = self.train("--num_iterations=1")

@@ -3,6 +3,7 @@
 
 #include <torch/version.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -37,6 +38,17 @@ bool has_to_tell() {
   return rank == 0 || machine::stop_signal() == 0;
 }
 
+// A reader that has seen enough is no error; a full disk is.
+int answer(const std::string& text) {
+  const bool written =
+      std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+  if (!written && errno != EPIPE) {
+    throw base::system_error(
+        base::ExitCode::io, "cannot write", "standard output", errno);
+  }
+  return 0;
+}
+
 } // namespace
 
 int run_training_program(
@@ -55,12 +67,10 @@ int run_training_program(
     const settings::Options options =
         settings::parse_options({argv + 1, argv + argc}, text);
     if (!options.answer.empty()) {
-      std::fputs(options.answer.c_str(), stdout);
-      return 0;
+      return answer(options.answer);
     }
     if (options.settings.machine.print_config) {
-      std::fputs(print_config(options).c_str(), stdout);
-      return 0;
+      return answer(print_config(options));
     }
     Run run(options);
     return train(run);
