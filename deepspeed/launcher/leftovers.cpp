@@ -14,7 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <thread>
 
 #include "deepspeed/base/error.h"
@@ -42,9 +42,13 @@ std::vector<pid_t> all_processes() {
   return pids;
 }
 
+// What can be read: a process may go meanwhile, for which an iterator of the
+// file's buffer would throw.
 std::string read_all(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 // "PID (NAME) STATE PARENT ...", where NAME may hold anything.

@@ -64,7 +64,9 @@ bool has_socket(const fs::path& process, const std::string& inode) {
 // Its words, cut at a length that a message can bear.
 std::string command_of(const fs::path& process) {
   std::ifstream file(process / "cmdline", std::ios::binary);
-  std::string words(std::istreambuf_iterator<char>(file), {});
+  std::ostringstream text; // an iterator would throw when the process goes
+  text << file.rdbuf();
+  std::string words = text.str();
   while (words.ends_with('\0')) {
     words.pop_back();
   }
