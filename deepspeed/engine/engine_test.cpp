@@ -1,5 +1,6 @@
 // Every stage, number of ranks, accumulation and bucket size is the same run.
 #include <filesystem>
+#include <optional>
 
 #include "deepspeed/engine/test_engine.h"
 #include "deepspeed/file/temporary_folder.h"
@@ -28,25 +29,26 @@ TEST_P(Parity, RanksTimesAccumulationIsOneRank) {
   for (const int accumulation : {1, 2}) {
     for (const int ranks : {1, 2, 3, 4}) {
       RunPlan one{.accumulation = accumulation * ranks, .dtype = dtype};
-      const std::vector<double> expected = train(one);
-      std::vector<double> first;
+      const Trace expected = train(one);
+      std::optional<Trace> first;
       for (const int stage : {0, 1, 2}) {
         for (const int64_t bucket : {1, 40, 500'000'000}) {
           RunPlan plan{ranks, stage, accumulation};
           plan.bucket = bucket;
           plan.dtype = dtype;
-          const std::vector<double> actual = train(plan);
+          const Trace actual = train(plan);
           const std::string what = dtype + ", " + std::to_string(ranks) +
               " ranks, stage " + std::to_string(stage) + ", accumulation " +
               std::to_string(accumulation) + ", bucket " +
               std::to_string(bucket);
-          EXPECT_LE(loss_difference(expected, actual, 20), bound_of(dtype))
+          EXPECT_LE(
+              loss_difference(expected.losses, actual.losses), bound_of(dtype))
               << what;
-          if (first.empty()) {
+          if (!first) {
             first = actual;
           }
           // Bit for bit: losses, norms and weights.
-          EXPECT_EQ(first, actual) << what;
+          EXPECT_EQ(*first, actual) << what;
         }
       }
     }
@@ -60,14 +62,16 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param; });
 
 TEST(Engine, LearnsAndClips) {
-  const std::vector<double> trace = train({.ranks = 2, .stage = 1});
-  EXPECT_LT(mean_of(trace, 15, 20), mean_of(trace, 0, 5));
+  const Trace trace = train({.ranks = 2, .stage = 1});
+  EXPECT_LT(mean_of(trace.losses, 15, 20), mean_of(trace.losses, 0, 5));
   // The same gradients before clipping, other weights after it.
   RunPlan plan{.ranks = 2, .stage = 1, .steps = 2};
-  const std::vector<double> clipped = train(plan);
+  plan.more = R"(, "gradient_clipping": 0.125)";
+  const Trace clipped = train(plan);
   plan.more = R"(, "gradient_clipping": 0)";
-  const std::vector<double> free = train(plan);
-  EXPECT_EQ(clipped[2], free[2]);
+  const Trace free = train(plan);
+  EXPECT_EQ(clipped.norms[0], free.norms[0]);
+  EXPECT_NE(clipped.weights, free.weights);
 }
 
 TEST(Engine, OptimizersAgreeOverStages) {
@@ -75,16 +79,17 @@ TEST(Engine, OptimizersAgreeOverStages) {
        {R"({"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}})",
         R"({"type": "Lamb", "params": {"lr": 0.01, "weight_decay": 0.01}})",
         R"({"type": "AdamW", "params": {"lr": 0.01, "weight_decay": 0.1}})"}) {
-    std::vector<double> first;
+    std::optional<Trace> first;
     for (const int stage : {0, 1, 2}) {
       RunPlan plan{.ranks = 3, .stage = stage};
       plan.optimizer = optimizer;
-      const std::vector<double> actual = train(plan);
-      if (first.empty()) {
+      const Trace actual = train(plan);
+      if (!first) {
         first = actual;
-        EXPECT_LT(mean_of(first, 15, 20), mean_of(first, 0, 5)) << optimizer;
+        EXPECT_LT(mean_of(actual.losses, 15, 20), mean_of(actual.losses, 0, 5))
+            << optimizer;
       }
-      EXPECT_EQ(first, actual) << optimizer << " stage " << stage;
+      EXPECT_EQ(*first, actual) << optimizer << " stage " << stage;
     }
   }
 }
@@ -108,11 +113,11 @@ TEST(Engine, ReshardsInTheMiddleOfARun) {
     plan.first_step = 5 * i;
     plan.load_from = from;
     plan.save_to = from = path("part" + std::to_string(i));
-    const std::vector<double> trace = train(plan);
-    losses.insert(losses.end(), trace.begin(), trace.begin() + 5);
+    const Trace trace = train(plan);
+    losses.insert(losses.end(), trace.losses.begin(), trace.losses.end());
   }
-  const std::vector<double> whole = train({.ranks = 1, .accumulation = 12});
-  EXPECT_LE(loss_difference(whole, losses, 20), 1e-5);
+  const Trace whole = train({.ranks = 1, .accumulation = 12});
+  EXPECT_LE(loss_difference(whole.losses, losses), 1e-5);
 }
 
 TEST(Engine, ResumesBitForBit) {
@@ -122,21 +127,21 @@ TEST(Engine, ResumesBitForBit) {
       RunPlan plan{.ranks = 2, .stage = stage, .steps = 10, .dtype = dtype};
       plan.more =
           R"(, "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 8}})";
-      const std::vector<double> whole = train(plan);
+      const Trace whole = train(plan);
       plan.steps = 5;
       plan.save_to = folder.path();
       train(plan);
       plan.load_from = plan.save_to;
       plan.save_to = "";
       plan.first_step = 5;
-      const std::vector<double> rest = train(plan);
+      const Trace rest = train(plan);
       for (int i = 0; i < 5; ++i) {
-        EXPECT_EQ(whole[5 + i], rest[i]) << dtype << " stage " << stage;
+        EXPECT_EQ(whole.losses[5 + i], rest.losses[i])
+            << dtype << " stage " << stage;
+        EXPECT_EQ(whole.norms[5 + i], rest.norms[i])
+            << dtype << " stage " << stage;
       }
-      EXPECT_EQ(
-          std::vector<double>(whole.begin() + 20, whole.end()),
-          std::vector<double>(rest.begin() + 10, rest.end()))
-          << dtype << " stage " << stage;
+      EXPECT_EQ(whole.weights, rest.weights) << dtype << " stage " << stage;
     }
   }
 }

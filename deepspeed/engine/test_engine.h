@@ -4,6 +4,8 @@
 
 #include <torch/nn/functional/loss.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -107,12 +109,19 @@ inline at::Device device_of(const RunPlan& plan, const comm::RankInfo& info) {
   return device;
 }
 
-// Each step's loss (the mean over ranks and micro batches), then each step's
-// gradient norm, then all weights.
-inline std::vector<double> train(const RunPlan& plan) {
+struct Trace {
+  std::vector<double> losses; // of each step, over ranks and micro batches
+  std::vector<double> norms; // of each step's gradient
+  std::vector<double> weights; // after the last step
+
+  bool operator==(const Trace&) const = default;
+};
+
+inline Trace train(const RunPlan& plan) {
   constexpr int64_t kWeights = 35 + 7 + 3 + 49 + 7;
-  SharedDoubles result(2 * plan.steps + kWeights);
   SharedDoubles losses(plan.ranks * plan.steps);
+  SharedDoubles norms(plan.steps);
+  SharedDoubles weights(kWeights);
   comm::Ranks ranks(plan.ranks, [&](const comm::RankInfo& info) {
     InitializeOptions options;
     options.ranks =
@@ -144,35 +153,35 @@ inline std::vector<double> train(const RunPlan& plan) {
         engine.step();
       }
       if (info.rank == 0) {
-        result[plan.steps + step] = engine.get_global_grad_norm();
+        norms[step] = engine.get_global_grad_norm();
       }
     }
     if (!plan.save_to.empty()) {
       engine.save_checkpoint(plan.save_to);
     }
-    int64_t next = 2 * plan.steps;
+    int64_t next = 0;
     for (const auto& [name, tensor] : engine.fp32_parameters()) {
       for (int64_t i = 0; i < tensor.numel() && info.rank == 0; ++i) {
-        result[next++] = tensor.data_ptr<float>()[i];
+        weights[next++] = tensor.data_ptr<float>()[i];
       }
     }
   });
   ranks.expect_success();
+  Trace trace{std::vector<double>(plan.steps), norms.all(), weights.all()};
   for (int rank = 0; rank < plan.ranks; ++rank) {
     for (int step = 0; step < plan.steps; ++step) {
-      result[step] += losses[rank * plan.steps + step] / plan.ranks;
+      trace.losses[step] += losses[rank * plan.steps + step] / plan.ranks;
     }
   }
-  return result.all();
+  return trace;
 }
 
 // The largest difference of the losses, relative to the larger one.
 inline double loss_difference(
     const std::vector<double>& a,
-    const std::vector<double>& b,
-    int steps) {
-  double worst = 0;
-  for (int i = 0; i < steps; ++i) {
+    const std::vector<double>& b) {
+  double worst = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     worst = std::max(
         worst, std::abs(a[i] - b[i]) / std::max(std::abs(a[i]), 1e-12));
   }

@@ -14,14 +14,14 @@ class SharedDoubles {
   explicit SharedDoubles(int64_t n) : n_(n) {
     data_ = static_cast<double*>(::mmap(
         nullptr,
-        n * sizeof(double),
+        (n + 1) * sizeof(double), // n may be 0
         PROT_READ | PROT_WRITE,
         MAP_SHARED | MAP_ANONYMOUS,
         -1,
         0));
   }
   ~SharedDoubles() {
-    ::munmap(data_, n_ * sizeof(double));
+    ::munmap(data_, (n_ + 1) * sizeof(double));
   }
   SharedDoubles(const SharedDoubles&) = delete;
   SharedDoubles& operator=(const SharedDoubles&) = delete;

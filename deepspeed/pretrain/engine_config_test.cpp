@@ -139,6 +139,28 @@ TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
   EXPECT_THAT(refusal(s, {"lr_scheduler_type"}), HasSubstr("has a scheduler"));
 }
 
+// Without a file: HelloDeepSpeed's dictionary with what the flags change.
+TEST(FlagConfig, SaysWhatTheFlagsSayAndIsTakenBackWhole) {
+  settings::Settings s = settings::engine_defaults();
+  EXPECT_EQ(engine_config(s, {}, 2).gradient_clipping, 1.0);
+  s.optimizer.batch_size = 6;
+  s.optimizer.gradient_accumulation_steps = 5;
+  s.optimizer.max_grad_norm = 0; // not clipped
+  s.optimizer.adam_beta2 = 0.5;
+  s.optimizer.adam_epsilon = 0.25;
+  s.optimizer.weight_decay = 0.125;
+  s.machine.dtype = "bf16";
+  s.engine.zero_stage = 2;
+  const config::Config config = engine_config(s, {}, 2);
+  EXPECT_EQ(config.train_batch_size, 6 * 5 * 2);
+  EXPECT_EQ(config.gradient_clipping, 0);
+  EXPECT_EQ(config.optimizer.params.betas[1], 0.5);
+  EXPECT_EQ(config.dtype(), config::Dtype::bf16);
+  settings::Settings taken = settings::engine_defaults();
+  adopt_config(config, taken);
+  EXPECT_THAT(settings::differences(s, taken), testing::IsEmpty());
+}
+
 std::vector<std::string> told(const Json& saved, const Json& now) {
   std::vector<std::string> lines;
   for (const settings::SettingChange& change :
