@@ -26,6 +26,7 @@ programs -> *
 torch headers: bert
 c10d headers: comm
 file names: base/layout
+system files: base/proc
 ```
 """
 
@@ -104,6 +105,25 @@ class IncludesTest(TreeTest):
     def test_commented_include_is_ignored(self):
         self.write("deepspeed/base/a.cpp", '/*\n#include "deepspeed/text/b.h"\n*/\n')
         self.assert_clean(lint_includes)
+
+
+    def test_files_go_through_the_file_system(self):
+        self.write("deepspeed/base/proc.cpp", "int f = ::open(a, b);\n")
+        self.write("deepspeed/text/b.cpp",
+                   "// ::open(a)\nauto a = Cache::open(p);\n"
+                   "int b = file_system().rename(p, q);\n")
+        self.write("deepspeed/text/test_c.h", "std::ofstream(path) << 1;\n")
+        self.assert_clean(lint_includes)
+        for call in ("::open(p, 0)", "std::ifstream file(p)", "::rename(p, q)",
+                     "::unlink(p)", "::flock(f, 1)", "::fsync(f)",
+                     "std::ofstream file(p)", "fs::remove_all(p)",
+                     "std::filesystem::create_directories(p)"):
+            self.write("deepspeed/text/a.cpp", f"int x;\nauto y = {call};\n")
+            self.assert_one(lint_includes, "text/a.cpp:2", "file_system.h")
+        self.write("deepspeed/text/a.cpp", "\n")
+        # /proc may be opened there, and nothing be changed.
+        self.write("deepspeed/base/proc.cpp", "int f = ::unlink(a);\n")
+        self.assert_one(lint_includes, "base/proc.cpp:1", "file_system.h")
 
 
 class BudgetsTest(TreeTest):

@@ -10,6 +10,8 @@ drift from the code. Its lines:
     c10d headers: comm                      folders that may see collectives,
                                             CUDA and NCCL
     file names: checkpoint/layout           files that may spell a file name
+    system files: comm/shared_segment       files that may open what lies on no
+                                            disk: /proc, /dev, memory
 `*` stands for every folder. Tests may include what they like.
 """
 
@@ -28,6 +30,29 @@ C10D = re.compile(r"^torch/csrc/distributed/|^gloo/|^nccl|^cuda")
 FILE_NAMES = (
     "checkpoint.iter_", "hparams.json", "model.safetensors", "metrics.jsonl",
     "githash.log", "gitdiff.log")
+
+# What goes through file/file_system.h, so that a test can replace it.
+CHANGES_FILES = re.compile(
+    r"(?<![\w>])::(creat|fchmod\w*|chmod|fdatasync|flock|fsync|ftruncate|"
+    r"link\w*|mkdir\w*|mkdtemp|mkstemp|remove|rename\w*|rmdir|symlink\w*|"
+    r"truncate|unlink\w*)\("
+    r"|\bstd::(remove|rename)\(|\bstd::(basic_)?o?f(stream|ilebuf)\b|\bfopen\("
+    r"|\b(fs|filesystem)::(copy\w*|create_\w+|permissions|remove\w*|rename|"
+    r"resize_file)\(|\bSYS_renameat2\b")
+OPENS_FILES = re.compile(r"(?<![\w>])::open(at)?\(|\bstd::ifstream\b")
+
+
+def file_problems(path, text, rules):
+    """Files that are opened or changed past the one interface for that."""
+    if (folder_of(path) == "file" or path.stem.startswith("test_")
+            or "_test" in path.stem):
+        return []
+    code = lint_tree.without_comments(text, keep_strings=False)
+    found = list(CHANGES_FILES.finditer(code))
+    if f"{folder_of(path)}/{path.stem}" not in rules["system files"]:
+        found += OPENS_FILES.finditer(code)
+    return [f"{path}:{code.count(chr(10), 0, match.start()) + 1}: "
+            f"{match.group()}: use file/file_system.h" for match in found]
 
 
 def read_table(page):
@@ -74,7 +99,7 @@ def check_file(path, text, arrows, rules):
     folder = folder_of(path)
     if folder not in arrows:
         return [f"{path}: folder {folder} is not in the arrows of {PAGE}"]
-    problems = []
+    problems = file_problems(path, text, rules)
     code = lint_tree.without_comments(text)
     for match in INCLUDE.finditer(code):
         problem = include_problem(folder, match.group(1), arrows, rules)

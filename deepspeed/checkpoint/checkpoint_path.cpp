@@ -10,6 +10,7 @@
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 
 namespace deepspeed::checkpoint {
 namespace {
@@ -107,21 +108,12 @@ fs::path place_aside(const fs::path& folder, const std::string& name) {
 }
 
 std::string move_aside(const fs::path& folder, const std::string& name) {
-  std::error_code error;
-  fs::create_directories(folder / kSetAsideFolder, error);
-  if (error) {
-    throw base::system_error(
-        ExitCode::cannot_create,
-        "cannot create",
-        (folder / kSetAsideFolder).string(),
-        error.value());
-  }
+  file::make_folders(folder / kSetAsideFolder);
   const fs::path from = folder / name;
   const fs::path to = place_aside(folder, name);
-  fs::rename(from, to, error);
-  if (error) {
+  if (file::file_system().rename(from, to) != 0) {
     throw base::system_error(
-        ExitCode::io, "cannot move aside", from.string(), error.value());
+        ExitCode::io, "cannot move aside", from.string(), errno);
   }
   return "set aside: " + from.string() + " is now " + to.string();
 }

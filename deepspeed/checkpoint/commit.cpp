@@ -1,14 +1,9 @@
 // Publishing a checkpoint of several ranks.
 #include "deepspeed/checkpoint/commit.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -19,6 +14,7 @@
 #include "deepspeed/checkpoint/zero_folder.h"
 #include "deepspeed/checkpoint/zero_script.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
@@ -28,35 +24,15 @@ namespace fs = std::filesystem;
 using base::Error;
 using base::ExitCode;
 
-void make_folder(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot create", path, error.value());
-  }
-}
-
 void rename_or_throw(const std::string& from, const std::string& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) {
+  if (file::file_system().rename(from, to) != 0) {
     throw base::system_error(ExitCode::io, "cannot rename", from, errno);
   }
 }
 
-// Swaps two folders in one step. False where the file system cannot.
-bool exchange(const std::string& a, const std::string& b) {
-  return ::syscall(
-             SYS_renameat2,
-             AT_FDCWD,
-             a.c_str(),
-             AT_FDCWD,
-             b.c_str(),
-             RENAME_EXCHANGE) == 0;
-}
-
 void check_space(const std::string& folder, uint64_t bytes) {
   std::error_code error;
-  const fs::space_info space = fs::space(folder, error);
+  const fs::space_info space = file::file_system().space(folder, error);
   const uint64_t needed = bytes + bytes / 10;
   // Some file systems do not know: all zeros.
   if (!error && space.capacity > 0 && space.available < needed) {
@@ -101,11 +77,11 @@ CheckpointCommit::CheckpointCommit(CommitOptions options)
 }
 
 void CheckpointCommit::begin(uint64_t bytes) {
-  make_folder(options_.folder);
+  file::make_folders(options_.folder);
   check_space(options_.folder, bytes);
   // What an earlier attempt of this run left.
   abandon();
-  make_folder(temporary_);
+  file::make_folders(temporary_);
 }
 
 FileRecord CheckpointCommit::add(
@@ -139,7 +115,7 @@ void CheckpointCommit::replace_tag() const {
   step("rename");
   if (!fs::exists(tag)) {
     rename_or_throw(temporary_, tag);
-  } else if (exchange(temporary_, tag)) {
+  } else if (file::file_system().exchange(temporary_, tag) == 0) {
     step("move the old tag away");
     rename_or_throw(temporary_, trash);
   } else {
@@ -174,15 +150,14 @@ std::vector<std::string> CheckpointCommit::rotate() const {
     const std::string trash =
         join(options_.folder, trash_tag_name(tag, options_.run_id));
     step("rotate");
-    std::error_code error;
-    fs::rename(path, trash, error);
-    if (!error) {
+    bool gone = file::file_system().rename(path, trash) == 0;
+    if (gone) {
       step("delete");
-      fs::remove_all(trash, error);
+      gone = file::file_system().remove_tree(trash) == 0;
     }
     lines.push_back(
-        error ? "cannot remove " + path + ": " + error.message()
-              : "removed " + path);
+        gone ? "removed " + path
+             : "cannot remove " + path + ": " + std::strerror(errno));
   }
   return lines;
 }
@@ -197,23 +172,20 @@ std::vector<std::string> CheckpointCommit::publish(const Manifest& manifest) {
     step("script");
     const std::string script = join(options_.folder, kZeroScriptFile);
     file::write_file_atomically(script, zero_to_fp32_script());
-    ::chmod(script.c_str(), 0755);
+    file::file_system().set_mode(script, 0755);
   }
   if (options_.write_latest) {
     step("latest");
     file::write_file_atomically(
         join(options_.folder, kLatestFile), options_.tag);
   }
-  std::error_code ignored;
-  fs::remove_all(
-      join(options_.folder, trash_tag_name(options_.tag, options_.run_id)),
-      ignored);
+  file::file_system().remove_tree(
+      join(options_.folder, trash_tag_name(options_.tag, options_.run_id)));
   return rotate();
 }
 
 void CheckpointCommit::abandon() noexcept {
-  std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
+  file::file_system().remove_tree(temporary_);
 }
 
 void sweep_unfinished(const std::string& folder) {
@@ -221,7 +193,7 @@ void sweep_unfinished(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     if (is_unfinished_name(entry.path().filename().string()) &&
         fs::is_directory(entry.symlink_status())) {
-      fs::remove_all(entry.path(), ignored);
+      file::file_system().remove_tree(entry.path());
     }
   }
 }

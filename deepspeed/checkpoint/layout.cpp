@@ -1,8 +1,6 @@
 // Every file name of an experiment and of an exported model, in one place.
 #include "deepspeed/checkpoint/layout.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -10,7 +8,7 @@
 #include <filesystem>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
@@ -302,7 +300,7 @@ std::vector<std::string> keep_last(const std::string& folder, int64_t k) {
       formats::Value unused;
       safe = load(file, &unused).empty();
     } else if (i < count - k) {
-      if (::unlink(file.path.c_str()) != 0 && errno != ENOENT) {
+      if (file::file_system().remove(file.path) != 0 && errno != ENOENT) {
         throw base::system_error(
             base::ExitCode::io, "cannot remove", file.path, errno);
       }

@@ -3,12 +3,14 @@
 #include "deepspeed/checkpoint/model_folder.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <set>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/file/json_file.h"
 #include "deepspeed/formats/torch_file.h"
 
@@ -154,14 +156,13 @@ void remove_model_files(
     const std::vector<std::string>& names) {
   std::string list;
   for (const std::string& name : names) {
-    std::error_code error;
-    std::filesystem::remove(join(folder, name), error);
-    if (error) {
+    if (file::file_system().remove(join(folder, name)) != 0 &&
+        errno != ENOENT) {
       throw base::system_error(
           ExitCode::cannot_create,
           "cannot remove a file of an older model",
           join(folder, name),
-          error.value());
+          errno);
     }
     list += (list.empty() ? "" : ", ") + name;
   }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <unordered_map>
@@ -16,6 +15,7 @@
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/formats/torch_file.h"
 
 namespace deepspeed::checkpoint {
@@ -269,12 +269,7 @@ std::vector<std::string> export_fp32(
     const ZeroCheckpoint& checkpoint,
     const std::string& folder,
     const ExportOptions& options) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot create", folder, error.value());
-  }
+  file::make_folders(folder);
   const std::vector<Part> parts = split(
       list_tensors(checkpoint, options.exclude_frozen),
       checkpoint.shared(),

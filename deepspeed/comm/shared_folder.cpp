@@ -9,14 +9,15 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <random>
-#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/comm/gather.h"
 #include "deepspeed/comm/host_name.h"
+#include "deepspeed/file/descriptor.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/random_name.h"
 
 namespace deepspeed::comm {
 namespace {
@@ -28,23 +29,17 @@ class Mark {
  public:
   // No path if the folder cannot be written.
   explicit Mark(const std::string& folder) {
-    std::random_device random;
-    std::ostringstream name;
-    name << ".ds-seen-by-all-" << std::hex;
-    for (int i = 0; i < 4; ++i) {
-      name << random();
-    }
-    const std::string path = fs::path(folder) / name.str();
-    const int number =
-        ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-    if (number >= 0) {
-      ::close(number);
+    const std::string path =
+        fs::path(folder) / (".ds-seen-by-all-" + file::random_name(32));
+    const file::Descriptor made(
+        file::file_system().open(path, O_CREAT | O_EXCL | O_WRONLY, 0644));
+    if (made.is_open()) {
       path_ = path;
     }
   }
   ~Mark() {
     if (!path_.empty()) {
-      ::unlink(path_.c_str());
+      file::file_system().remove(path_);
     }
   }
   Mark(const Mark&) = delete;
@@ -73,9 +68,7 @@ bool is_seen(const std::string& path) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::seconds(5);
   while (true) {
-    const int number = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (number >= 0) {
-      ::close(number);
+    if (file::Descriptor(file::file_system().open(path, O_RDONLY)).is_open()) {
       return true;
     }
     if (Clock::now() >= end) {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/descriptor.h"
 
 namespace deepspeed::comm {
 namespace {
@@ -21,30 +22,6 @@ namespace {
 std::string in_mebibytes(size_t bytes) {
   return std::to_string((bytes + 0xfffff) >> 20) + " MiB of shared memory";
 }
-
-// Closes a descriptor unless it is released.
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) {
-      ::close(number_);
-    }
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int number() const {
-    return number_;
-  }
-  int release() {
-    const int number = number_;
-    number_ = -1;
-    return number;
-  }
-
- private:
-  int number_;
-};
 
 } // namespace
 
@@ -74,20 +51,20 @@ void SharedSegment::close_descriptor() {
 }
 
 std::shared_ptr<SharedSegment> SharedSegment::create(size_t bytes) {
-  Descriptor file(::memfd_create("deepspeed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (file.number() < 0) {
+  file::Descriptor file(
+      ::memfd_create("deepspeed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (file.get() < 0) {
     fail("cannot create", in_mebibytes(bytes));
   }
   if (const int error =
-          ::posix_fallocate(file.number(), 0, static_cast<off_t>(bytes))) {
+          ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes))) {
     errno = error;
     fail("cannot get", in_mebibytes(bytes));
   }
   // A peer that cut it short would kill the others with SIGBUS.
   if (::fcntl(
-          file.number(),
-          F_ADD_SEALS,
-          F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+          file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) !=
+      0) {
     fail("cannot seal", in_mebibytes(bytes));
   }
   return std::shared_ptr<SharedSegment>(
@@ -100,12 +77,12 @@ std::shared_ptr<SharedSegment> SharedSegment::open(
     size_t bytes) {
   const std::string path = "/proc/" + std::to_string(owner.pid) + "/fd/" +
       std::to_string(descriptor);
-  Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (file.number() < 0) {
+  file::Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (file.get() < 0) {
     fail("cannot open", path);
   }
   struct stat status = {};
-  if (::fstat(file.number(), &status) != 0) {
+  if (::fstat(file.get(), &status) != 0) {
     fail("cannot read", path);
   }
   if (status.st_size != static_cast<off_t>(bytes)) {

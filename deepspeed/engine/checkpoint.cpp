@@ -1,6 +1,4 @@
 // Saving and loading DeepSpeed's checkpoints with all ranks together.
-#include <filesystem>
-#include <random>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
@@ -9,6 +7,8 @@
 #include "deepspeed/comm/agree.h"
 #include "deepspeed/engine/publish.h"
 #include "deepspeed/engine/state.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/random_name.h"
 #include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/flat/state_dict.h"
@@ -197,20 +197,6 @@ checkpoint::ModelStates model_states(
   return states;
 }
 
-std::string random_id() {
-  std::random_device random;
-  char text[33];
-  std::snprintf(
-      text,
-      sizeof text,
-      "%08x%08x%08x%08x",
-      random(),
-      random(),
-      random(),
-      random());
-  return text;
-}
-
 // Rank 0's tag; what happens when others have another one is a setting.
 std::string agreed_tag(EngineState& state, const std::string& wanted) {
   const std::string own = wanted.empty()
@@ -306,7 +292,7 @@ std::string Engine::save_checkpoint(
   checkpoint::CommitOptions commit_options;
   commit_options.folder = folder;
   commit_options.tag = tag;
-  commit_options.run_id = state.ranks->broadcast_text(random_id(), 0);
+  commit_options.run_id = state.ranks->broadcast_text(file::random_name(32), 0);
   commit_options.write_latest = options.save_latest;
   // While updates are left out nobody knows whether the weights are good: the
   // older ones stay.
@@ -351,8 +337,7 @@ void Engine::save_16bit_model(
     const std::string& name) {
   check_parameters(*state_);
   comm::agree_at_root(*state_->ranks, [&] {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
+    file::try_make_folders(folder); // else the save below says why
     flat::FileTensors tensors;
     Value value = formats::make_ordered_dict();
     for (const formats::NamedTensor& entry :

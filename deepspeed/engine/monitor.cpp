@@ -1,8 +1,6 @@
 // Curves of a training run: the blocks "tensorboard" and "csv_monitor".
 #include "deepspeed/engine/monitor.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -10,8 +8,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/file/open_file.h"
-#include "deepspeed/report/append_file.h"
+#include "deepspeed/file/file_system.h"
 
 namespace deepspeed {
 namespace {
@@ -20,9 +17,7 @@ namespace {
 std::string make_folder(const char* key, const config::Monitor& monitor) {
   const std::filesystem::path folder =
       std::filesystem::path(monitor.output_path) / monitor.job_name;
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) {
+  if (const std::error_code error = file::try_make_folders(folder)) {
     throw base::Error(
         base::ExitCode::cannot_create,
         "cannot make the folder " + folder.string() + ": " + error.message(),
@@ -53,14 +48,6 @@ Monitor::Monitor(
   }
 }
 
-Monitor::~Monitor() {
-  for (const CsvFile& file : csv_files_) {
-    if (file.fd >= 0) {
-      ::close(file.fd);
-    }
-  }
-}
-
 Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
   for (CsvFile& file : csv_files_) {
     if (file.name == name) {
@@ -70,17 +57,18 @@ Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
   std::string file_name = name;
   std::replace(file_name.begin(), file_name.end(), '/', '_');
   std::replace(file_name.begin(), file_name.end(), ' ', '_');
-  CsvFile file{name, csv_folder_ + "/" + file_name + ".csv"};
+  const std::string path = csv_folder_ + "/" + file_name + ".csv";
+  CsvFile file{name, {}};
   try {
-    file.fd = file::open_to_append(file.path);
+    file.file = file::AppendFile(path);
   } catch (const base::Error& error) {
     base::log_warning(
-        std::string(error.what()) + ": " + file.path +
+        std::string(error.what()) + ": " + path +
         "; training goes on without this file");
   }
-  if (file.fd >= 0 && ::lseek(file.fd, 0, SEEK_END) == 0) {
+  if (file.file.is_empty()) {
     const std::string header = name.substr(name.find_last_of('/') + 1);
-    report::append_or_close(file.fd, file.path, "step," + header + "\r\n");
+    file.file.append("step," + header + "\r\n");
   }
   csv_files_.push_back(std::move(file));
   return csv_files_.back();
@@ -91,11 +79,8 @@ void Monitor::add(const std::string& name, double value, int64_t samples) {
     events_->add_scalar(name, value, samples);
   }
   if (!csv_folder_.empty()) {
-    CsvFile& file = csv_file(name);
     // Lines end as Python's csv module ends them.
-    report::append_or_close(
-        file.fd,
-        file.path,
+    csv_file(name).file.append(
         std::to_string(samples) + "," + text_of(value) + "\r\n");
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "deepspeed/config/config.h"
+#include "deepspeed/file/append_file.h"
 #include "deepspeed/report/event_file.h"
 
 namespace deepspeed {
@@ -20,9 +21,6 @@ class Monitor {
  public:
   // Error(cannot_create) if a folder or event file cannot be made.
   Monitor(const config::Monitor& tensorboard, const config::Monitor& csv);
-  ~Monitor();
-  Monitor(const Monitor&) = delete;
-  Monitor& operator=(const Monitor&) = delete;
 
   // One point of a curve, "Train/Samples/lr" for example. As CSV it is a line
   // "samples,value" of Train_Samples_lr.csv, which begins with "step,lr"; a
@@ -34,8 +32,7 @@ class Monitor {
  private:
   struct CsvFile {
     std::string name;
-    std::string path;
-    int fd = -1;
+    file::AppendFile file;
   };
   CsvFile& csv_file(const std::string& name);
 

@@ -3,17 +3,17 @@
 #include "deepspeed/file/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
-#include <unistd.h>
 
+#include <array>
 #include <cerrno>
-#include <cstdio>
 #include <filesystem>
 #include <utility>
 
 #include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/file/open_file.h"
+#include "deepspeed/file/random_name.h"
 
 namespace deepspeed::file {
 namespace {
@@ -21,22 +21,6 @@ namespace {
 constexpr std::string_view kTemporaryMark = ".tmp-";
 constexpr size_t kTemporaryDigits = 16;
 constexpr size_t kBufferBytes = size_t{1} << 20;
-
-// Random: processes of two containers have the same id, again and again.
-std::string temporary_suffix() {
-  uint64_t value = 0;
-  while (::getrandom(&value, sizeof value, 0) !=
-         static_cast<ssize_t>(sizeof value)) {
-    if (errno != EINTR) {
-      throw base::system_error(
-          base::ExitCode::internal, "no randomness", "getrandom", errno);
-    }
-  }
-  char digits[kTemporaryDigits + 1];
-  std::snprintf(
-      digits, sizeof digits, "%016llx", static_cast<unsigned long long>(value));
-  return std::string(kTemporaryMark) + digits;
-}
 
 bool all_of(std::string_view text, std::string_view alphabet) {
   return !text.empty() &&
@@ -56,14 +40,6 @@ base::Error write_error(
 }
 
 } // namespace
-
-std::string parent_folder(const std::string& path) {
-  const size_t slash = path.find_last_of('/');
-  if (slash == std::string::npos) {
-    return ".";
-  }
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
 
 bool is_temporary_name(std::string_view name) {
   const size_t mark = name.rfind(kTemporaryMark);
@@ -87,36 +63,20 @@ void remove_temporary_files(const std::string& folder) {
        std::filesystem::directory_iterator(folder, ignored)) {
     if (is_temporary_name(entry.path().filename().string()) &&
         std::filesystem::is_regular_file(entry.symlink_status(ignored))) {
-      std::filesystem::remove(entry.path(), ignored);
+      file_system().remove(entry.path());
     }
-  }
-}
-
-void sync_folder(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) {
-    throw base::system_error(
-        base::ExitCode::io, "cannot open folder", path, errno);
-  }
-  const int result = ::fsync(fd);
-  const int saved_errno = errno;
-  ::close(fd);
-  // Some file systems do not sync folders, and say so in several ways.
-  if (result != 0 && saved_errno != EINVAL && saved_errno != ENOTSUP &&
-      saved_errno != ENOSYS) {
-    throw base::system_error(
-        base::ExitCode::io, "cannot sync folder", path, saved_errno);
   }
 }
 
 AtomicFile::AtomicFile(std::string path, base::ContentHash* hash, mode_t mode)
     : path_(std::move(path)), hash_(hash) {
   do {
-    temporary_ = path_ + temporary_suffix();
-    fd_ = ::open(
-        temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-  } while (fd_ < 0 && errno == EEXIST);
-  if (fd_ < 0) {
+    temporary_ =
+        path_ + std::string(kTemporaryMark) + random_name(kTemporaryDigits);
+    file_ = Descriptor(
+        file_system().open(temporary_, O_WRONLY | O_CREAT | O_EXCL, mode));
+  } while (!file_.is_open() && errno == EEXIST);
+  if (!file_.is_open()) {
     throw base::system_error(
         base::ExitCode::cannot_create, "cannot create", path_, errno);
   }
@@ -124,28 +84,19 @@ AtomicFile::AtomicFile(std::string path, base::ContentHash* hash, mode_t mode)
 }
 
 AtomicFile::~AtomicFile() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-    ::unlink(temporary_.c_str());
+  if (file_.is_open()) {
+    file_system().remove(temporary_);
   }
 }
 
-void AtomicFile::write_all(const std::byte* data, size_t n) {
-  while (n > 0) {
-    const ssize_t written = ::write(fd_, data, n);
-    if (written < 0 && errno == EINTR) {
-      continue;
-    }
-    if (written < 0) {
-      throw write_error(path_, size_, errno);
-    }
-    data += written;
-    n -= static_cast<size_t>(written);
+void AtomicFile::write_through(std::span<const std::byte> bytes) {
+  if (!write_all(file_.get(), bytes)) {
+    throw write_error(path_, size_, errno);
   }
 }
 
 void AtomicFile::flush() {
-  write_all(reinterpret_cast<const std::byte*>(buffer_.data()), buffer_.size());
+  write_through(std::as_bytes(std::span(buffer_)));
   buffer_.clear();
 }
 
@@ -154,7 +105,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     flush();
   }
   if (bytes.size() >= kBufferBytes) {
-    write_all(bytes.data(), bytes.size());
+    write_through(bytes);
   } else {
     buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
@@ -170,13 +121,13 @@ void AtomicFile::write(std::string_view text) {
 
 void AtomicFile::commit() {
   flush();
-  if (::fsync(fd_) != 0) {
+  if (file_system().sync(file_.get()) != 0) {
     throw write_error(path_, size_, errno);
   }
-  const int fd = std::exchange(fd_, -1);
-  if (::close(fd) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+  const int fd = file_.release();
+  if (::close(fd) != 0 || file_system().rename(temporary_, path_) != 0) {
     const int saved_errno = errno;
-    ::unlink(temporary_.c_str());
+    file_system().remove(temporary_);
     throw write_error(path_, size_, saved_errno);
   }
   sync_folder(parent_folder(path_));
@@ -192,26 +143,23 @@ void write_file_atomically(
 }
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {
-  const int fd = open_to_read(path);
+  const Descriptor file = open_to_read(path);
   std::string text;
-  char block[65536];
+  std::array<char, 65536> block;
   while (true) {
-    const ssize_t n = ::read(fd, block, sizeof block);
+    const ssize_t n = file_system().read(file.get(), block);
     if (n < 0 && errno == EINTR) {
       continue;
     }
     if (n < 0) {
-      const int saved_errno = errno;
-      ::close(fd);
       throw base::system_error(
-          base::ExitCode::no_input, "cannot read", path, saved_errno);
+          base::ExitCode::no_input, "cannot read", path, errno);
     }
     if (n == 0) {
-      break;
+      return text;
     }
-    text.append(block, static_cast<size_t>(n));
+    text.append(block.data(), static_cast<size_t>(n));
     if (text.size() > max_bytes) {
-      ::close(fd);
       throw base::Error(
           base::ExitCode::data,
           "file is larger than " + std::to_string(max_bytes) + " bytes",
@@ -219,8 +167,6 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
           "");
     }
   }
-  ::close(fd);
-  return text;
 }
 
 } // namespace deepspeed::file

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "deepspeed/file/descriptor.h"
+
 namespace deepspeed::base {
 class ContentHash;
 } // namespace deepspeed::base
@@ -44,12 +46,12 @@ class AtomicFile {
   void commit();
 
  private:
-  void write_all(const std::byte* data, size_t n);
+  void write_through(std::span<const std::byte> bytes);
   void flush();
 
   std::string path_;
   std::string temporary_;
-  int fd_ = -1;
+  Descriptor file_;
   uint64_t size_ = 0;
   std::string buffer_;
   base::ContentHash* hash_ = nullptr;
@@ -64,12 +66,6 @@ void write_file_atomically(
 // Reads a file of at most `max_bytes`. Error(no_input) if it cannot be read or
 // is a pipe or a device (open_file.h), Error(data) if it is larger.
 std::string read_file(const std::string& path, uint64_t max_bytes);
-
-// Makes the entries of a folder durable. Error(io).
-void sync_folder(const std::string& path);
-
-// The folder part of a path: "." for a bare name.
-std::string parent_folder(const std::string& path);
 
 // True for names that AtomicFile uses while writing, and for no others: a
 // user's own "notes.tmp-old" is not one.

@@ -135,25 +135,22 @@ MappedRegion* add_region(
 } // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const int fd = open_to_read(path);
+  const Descriptor file = open_to_read(path);
   struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    ::close(fd);
+  if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
     throw base::Error(base::ExitCode::no_input, "not a regular file", path, "");
   }
   size_ = static_cast<size_t>(info.st_size);
   if (size_ > 0) {
-    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    void* address =
+        ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (address == MAP_FAILED) {
-      const int saved_errno = errno;
-      ::close(fd);
       throw base::system_error(
-          base::ExitCode::no_input, "cannot map", path, saved_errno);
+          base::ExitCode::no_input, "cannot map", path, errno);
     }
     data_ = static_cast<const std::byte*>(address);
     region_ = add_region(path, data_, size_);
   }
-  ::close(fd);
 }
 
 MappedFile::~MappedFile() {

@@ -5,11 +5,11 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/file_system.h"
 
 namespace deepspeed::file {
 namespace {
@@ -35,12 +35,12 @@ std::string kind_of(mode_t mode) {
 
 } // namespace
 
-int open_to_read(const std::string& path) {
+Descriptor open_to_read(const std::string& path) {
   // Without O_NONBLOCK a pipe that nobody writes to would block.
   const bool given = is_descriptor(path);
-  const int fd =
-      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (given ? 0 : O_NONBLOCK));
-  if (fd < 0) {
+  Descriptor file(
+      file_system().open(path, O_RDONLY | (given ? 0 : O_NONBLOCK)));
+  if (!file.is_open()) {
     if (errno == ENXIO) {
       throw base::Error(
           base::ExitCode::no_input,
@@ -52,9 +52,8 @@ int open_to_read(const std::string& path) {
         base::ExitCode::no_input, "cannot read", path, errno);
   }
   struct stat info {};
-  const bool known = ::fstat(fd, &info) == 0;
+  const bool known = ::fstat(file.get(), &info) == 0;
   if (known && S_ISDIR(info.st_mode)) {
-    ::close(fd);
     throw base::Error(
         base::ExitCode::no_input,
         "cannot read: Is a directory, not a regular file",
@@ -62,23 +61,19 @@ int open_to_read(const std::string& path) {
         "");
   }
   if (!given && (!known || !S_ISREG(info.st_mode)) && !is_null_device(info)) {
-    ::close(fd);
     throw base::Error(
         base::ExitCode::no_input,
         "cannot read: " + kind_of(info.st_mode) + ", not a regular file",
         path,
         kMoveAway);
   }
-  return fd;
+  return file;
 }
 
-int open_to_append(const std::string& path, int flags) {
-  const int fd = ::open(
-      path.c_str(),
-      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK |
-          flags,
-      0666);
-  if (fd < 0 && errno == ELOOP) {
+Descriptor open_to_append(const std::string& path) {
+  Descriptor file(file_system().open(
+      path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK));
+  if (!file.is_open() && errno == ELOOP) {
     throw base::Error(
         base::ExitCode::cannot_create,
         "a symbolic link, which is not written through",
@@ -86,20 +81,19 @@ int open_to_append(const std::string& path, int flags) {
         kMoveAway);
   }
   struct stat info {};
-  if (fd >= 0 && (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))) {
-    ::close(fd);
+  if (file.is_open() &&
+      (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode))) {
     throw base::Error(
         base::ExitCode::cannot_create,
         "cannot open: " + kind_of(info.st_mode) + ", not a regular file",
         path,
         kMoveAway);
   }
-  if (fd < 0) {
-    const int saved_errno = errno;
+  if (!file.is_open()) {
     throw base::system_error(
-        base::ExitCode::cannot_create, "cannot open", path, saved_errno);
+        base::ExitCode::cannot_create, "cannot open", path, errno);
   }
-  return fd;
+  return file;
 }
 
 } // namespace deepspeed::file

@@ -15,7 +15,7 @@
 #include <filesystem>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/pipe.h"
 
 namespace deepspeed::launcher {
 

@@ -13,6 +13,9 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/version.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/descriptor.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/random_name.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/hostfile.h"
 #include "deepspeed/launcher/launch_options.h"
@@ -169,18 +172,17 @@ class PidFile {
   PidFile() : path_("/tmp/" + std::to_string(::getpid()) + ".deepspeed") {
     // One of a process that had this number and was killed: in containers
     // numbers come again and again.
-    ::unlink(path_.c_str());
-    const int fd =
-        ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    const std::string text = std::to_string(::getpid());
-    if (fd < 0 || ::write(fd, text.data(), text.size()) < 0) {
+    file::file_system().remove(path_);
+    const file::Descriptor made(
+        file::file_system().open(path_, O_WRONLY | O_CREAT | O_EXCL, 0644));
+    if (!made.is_open() ||
+        !file::write_all(made.get(), std::to_string(::getpid()))) {
       throw base::system_error(
           ExitCode::cannot_create, "cannot make the pid file", path_, errno);
     }
-    ::close(fd);
   }
   ~PidFile() {
-    ::unlink(path_.c_str());
+    file::file_system().remove(path_);
   }
   PidFile(const PidFile&) = delete;
   PidFile& operator=(const PidFile&) = delete;
@@ -216,7 +218,7 @@ int run_on_this_host(
     job.master_port = kDefaultPort;
   }
   if (alone) {
-    job.job_id = random_id();
+    job.job_id = file::random_name(32);
   }
   job.on_terminal = true;
   SignalSource signals;
@@ -243,7 +245,7 @@ std::vector<std::string> environment_for_hosts(const NodeJob& job) {
 
 int run_on_hosts(const LaunchOptions& options, NodeJob job) {
   job.environment = environment_for_hosts(job);
-  job.job_id = random_id();
+  job.job_id = file::random_name(32);
   if (job.master_port == 0) {
     job.master_port = kDefaultPort;
   }
@@ -273,7 +275,7 @@ int run_slurm(
         std::to_string(
             options.master_port == 0 ? kDefaultPort : options.master_port));
   }
-  set_variable(job.environment, "DS_JOB_ID", random_id());
+  set_variable(job.environment, "DS_JOB_ID", file::random_name(32));
   return run_by_slurm(options, nodes, std::move(job));
 }
 

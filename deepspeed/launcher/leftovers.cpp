@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -18,6 +17,7 @@
 #include <thread>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/launcher/pipe.h"
 
 namespace deepspeed::launcher {
 
@@ -92,21 +92,6 @@ void kill_marked_until_none(const std::string& mark) {
 }
 
 } // namespace
-
-std::string random_id() {
-  std::array<uint8_t, 16> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) !=
-      static_cast<ssize_t>(bytes.size())) {
-    throw base::system_error(
-        base::ExitCode::internal, "no random numbers", "getrandom", errno);
-  }
-  std::string text;
-  for (const uint8_t byte : bytes) {
-    constexpr const char* kDigits = "0123456789abcdef";
-    text += {kDigits[byte >> 4], kDigits[byte & 15]};
-  }
-  return text;
-}
 
 Watcher::Watcher(const std::string& mark) {
   Pipe pipe = make_pipe();

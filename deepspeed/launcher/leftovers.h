@@ -6,16 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/file/descriptor.h"
 
 namespace deepspeed::launcher {
 
 // In the environment of all processes of one launcher: what marks them as its
 // own even when their parents are gone.
 inline constexpr const char* kMarkVariable = "DS_LAUNCHER_ID";
-
-// 128 random bits in hexadecimal.
-std::string random_id();
 
 // A small process of its own that waits for the end of the launcher. If that
 // was killed, it kills all processes that carry the mark: also those that the
@@ -33,7 +30,7 @@ class Watcher {
   }
 
  private:
-  FileDescriptor alive_; // closes with the launcher
+  file::Descriptor alive_; // closes with the launcher
   pid_t pid_ = 0;
 };
 

@@ -100,7 +100,7 @@ std::string port_owner(int port) {
 }
 
 ReservedPort reserve_port(const std::string& address, int port) {
-  FileDescriptor socket(
+  file::Descriptor socket(
       ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
   const int yes = 1;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);

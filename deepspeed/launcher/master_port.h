@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/pipe.h"
 
 namespace deepspeed::launcher {
 
@@ -13,7 +13,7 @@ namespace deepspeed::launcher {
 // Python one) can still bind the port itself, since the socket allows its
 // address to be used again until somebody listens.
 struct ReservedPort {
-  FileDescriptor socket;
+  file::Descriptor socket;
   int port = 0;
 };
 

@@ -125,8 +125,8 @@ int run_node_agent() {
   if (!message) {
     return static_cast<int>(ExitCode::unavailable);
   }
-  FileDescriptor commands(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
-  FileDescriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  file::Descriptor commands(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
+  file::Descriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   ::dup2(nothing.get(), STDIN_FILENO);
   signals.listen_to(std::move(commands));
   const std::string host =

@@ -7,10 +7,11 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
-#include <filesystem>
 #include <optional>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/random_name.h"
 #include "deepspeed/launcher/child_process.h"
 #include "deepspeed/launcher/failure_report.h"
 #include "deepspeed/launcher/leftovers.h"
@@ -57,7 +58,7 @@ class NodeRun {
         machine_(machine),
         relay_(relay),
         signals_(signals),
-        mark_(random_id()),
+        mark_(file::random_name(32)),
         slots_(job.nodes.at(static_cast<size_t>(job.node_rank)).slots),
         shares_(share_cores(
             machine,
@@ -287,15 +288,8 @@ class NodeRun {
     if (job_.rank_log_folder.empty()) {
       return "";
     }
-    std::error_code error;
-    std::filesystem::create_directories(job_.rank_log_folder, error);
-    if (error) {
-      throw base::system_error(
-          ExitCode::cannot_create,
-          "cannot make the folder of the ranks' logs",
-          job_.rank_log_folder,
-          error.value());
-    }
+    file::make_folders(
+        job_.rank_log_folder, "cannot make the folder of the ranks' logs");
     const std::time_t now = std::time(nullptr);
     std::tm local{};
     ::localtime_r(&now, &local);
@@ -312,7 +306,7 @@ class NodeRun {
         .title = "rank " + std::to_string(place.rank),
         .host = machine_.host,
         .tail = std::make_shared<LineTail>()};
-    std::vector<FileDescriptor> ours; // closed when the rank has its own
+    std::vector<file::Descriptor> ours; // closed when the rank has its own
     if (!log_time.empty()) {
       child.log_file = job_.rank_log_folder + "/" + log_time + "_rank" +
           std::to_string(place.rank) + ".log";
@@ -337,9 +331,9 @@ class NodeRun {
     return text;
   }
 
-  static FileDescriptor open_log(const std::string& path) {
-    FileDescriptor file(
-        ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  static file::Descriptor open_log(const std::string& path) {
+    file::Descriptor file(
+        file::file_system().open(path, O_WRONLY | O_CREAT | O_APPEND, 0644));
     if (!file.is_open()) {
       throw base::system_error(
           ExitCode::cannot_create, "cannot make a log file", path, errno);
@@ -349,11 +343,11 @@ class NodeRun {
 
   // Pipes from the rank to the relay. Rank 0 gets a pseudo-terminal in place
   // of a terminal, so that it shows its progress line.
-  std::vector<FileDescriptor> connect(
+  std::vector<file::Descriptor> connect(
       const RankPlace& place,
       ChildOptions& options,
       const std::shared_ptr<LineTail>& tail) {
-    std::vector<FileDescriptor> ours;
+    std::vector<file::Descriptor> ours;
     int terminal = -1;
     for (const int sink : {STDOUT_FILENO, STDERR_FILENO}) {
       int& stream =

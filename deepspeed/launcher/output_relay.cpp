@@ -39,7 +39,7 @@ void LineTail::add(std::string_view text) {
 }
 
 void OutputRelay::add_pipe(
-    FileDescriptor reader,
+    file::Descriptor reader,
     int sink,
     std::shared_ptr<LineTail> tail,
     OnMarked on_marked) {
@@ -48,7 +48,7 @@ void OutputRelay::add_pipe(
 }
 
 void OutputRelay::add_terminal(
-    FileDescriptor master,
+    file::Descriptor master,
     int sink,
     std::shared_ptr<LineTail> tail) {
   streams_.push_back(std::make_unique<Stream>(
@@ -254,7 +254,7 @@ int OutputRelay::writer(int sink) {
   auto [entry, is_new] = terminals_.try_emplace(sink);
   if (is_new) {
     const std::string path = "/proc/self/fd/" + std::to_string(sink);
-    entry->second = FileDescriptor(
+    entry->second = file::Descriptor(
         ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   }
   return entry->second.is_open() ? entry->second.get() : sink;

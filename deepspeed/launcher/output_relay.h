@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/pipe.h"
 
 namespace deepspeed::launcher {
 
@@ -58,14 +58,14 @@ class OutputRelay {
   // Its lines go to the descriptor `sink` (1 or 2) and to `tail`; marked lines
   // only to `on_marked`, if there is one.
   void add_pipe(
-      FileDescriptor reader,
+      file::Descriptor reader,
       int sink,
       std::shared_ptr<LineTail> tail,
       OnMarked on_marked = nullptr);
   // Unfinished lines are shown at once, and shown again below lines of others:
   // a progress line stays the last line. At most one.
   void add_terminal(
-      FileDescriptor master,
+      file::Descriptor master,
       int sink,
       std::shared_ptr<LineTail> tail);
 
@@ -92,7 +92,7 @@ class OutputRelay {
 
  private:
   struct Stream {
-    FileDescriptor fd;
+    file::Descriptor fd;
     int sink;
     std::shared_ptr<LineTail> tail;
     bool terminal;
@@ -119,7 +119,7 @@ class OutputRelay {
   std::deque<Segment> queue_;
   size_t queued_bytes_ = 0;
   std::vector<int> closed_sinks_;
-  std::map<int, FileDescriptor> terminals_; // sinks that are, opened again
+  std::map<int, file::Descriptor> terminals_; // sinks that are, opened again
   Stream* terminal_ = nullptr;
 };
 

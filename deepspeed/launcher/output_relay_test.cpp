@@ -15,12 +15,12 @@ using testing::ElementsAre;
 // A relay whose sink is a pipe that the test reads.
 class RelayTest : public testing::Test {
  protected:
-  FileDescriptor add_rank() {
+  file::Descriptor add_rank() {
     Pipe pipe = make_pipe();
     relay_.add_pipe(std::move(pipe.reader), out_.writer.get(), tail_);
     return std::move(pipe.writer);
   }
-  static void write(const FileDescriptor& fd, std::string_view text) {
+  static void write(const file::Descriptor& fd, std::string_view text) {
     ASSERT_EQ(
         ::write(fd.get(), text.data(), text.size()),
         static_cast<ssize_t>(text.size()));
@@ -43,8 +43,8 @@ class RelayTest : public testing::Test {
 };
 
 TEST_F(RelayTest, HalvesWaitForTheirLine) {
-  const FileDescriptor one = add_rank();
-  const FileDescriptor other = add_rank();
+  const file::Descriptor one = add_rank();
+  const file::Descriptor other = add_rank();
   write(one, "one-");
   write(other, "other\n");
   EXPECT_EQ(output(), "other\n");
@@ -84,7 +84,7 @@ TEST(Relay, ATerminalThatNobodyReadsStopsNothing) {
 }
 
 TEST_F(RelayTest, TheEndOfARankEndsItsLine) {
-  FileDescriptor one = add_rank();
+  file::Descriptor one = add_rank();
   write(one, "a\nlast");
   EXPECT_EQ(output(), "a\n");
   one.reset();
@@ -94,14 +94,14 @@ TEST_F(RelayTest, TheEndOfARankEndsItsLine) {
 }
 
 TEST_F(RelayTest, DrainReadsWhatIsLeft) {
-  FileDescriptor one = add_rank();
+  file::Descriptor one = add_rank();
   write(one, "left\nbehind");
   relay_.drain(); // although the pipe is still open
   EXPECT_EQ(output(), "left\nbehind\n");
 }
 
 TEST_F(RelayTest, RanksWaitWhenNobodyReads) {
-  const FileDescriptor one = add_rank();
+  const file::Descriptor one = add_rank();
   set_nonblocking(one.get());
   const std::string line(999, 'x');
   size_t accepted = 0;
@@ -122,7 +122,7 @@ TEST_F(RelayTest, RanksWaitWhenNobodyReads) {
 
 TEST_F(RelayTest, AReaderThatIsGoneStopsNothing) {
   ::signal(SIGPIPE, SIG_IGN);
-  const FileDescriptor one = add_rank();
+  const file::Descriptor one = add_rank();
   out_.reader.reset();
   write(one, "lost\n");
   for (int i = 0; i < 10; ++i) {

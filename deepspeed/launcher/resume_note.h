@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/file/descriptor.h"
 
 namespace deepspeed::launcher {
 
@@ -21,7 +21,7 @@ class ResumeNote {
   const std::string& read();
 
  private:
-  FileDescriptor file_;
+  file::Descriptor file_;
   std::string last_;
 };
 

@@ -78,7 +78,7 @@ SignalSource::SignalSource() {
   ::sigaction(SIGPIPE, &ignore, &pipe_before_);
   ::sigprocmask(SIG_BLOCK, &handled_, &before_);
   signals_ =
-      FileDescriptor(::signalfd(-1, &handled_, SFD_CLOEXEC | SFD_NONBLOCK));
+      file::Descriptor(::signalfd(-1, &handled_, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 SignalSource::~SignalSource() {
@@ -86,7 +86,7 @@ SignalSource::~SignalSource() {
   ::sigaction(SIGPIPE, &pipe_before_, nullptr);
 }
 
-void SignalSource::listen_to(FileDescriptor commands) {
+void SignalSource::listen_to(file::Descriptor commands) {
   commands_ = std::move(commands);
   set_nonblocking(commands_.get());
   silence_.heard();

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "deepspeed/launcher/file_descriptor.h"
+#include "deepspeed/launcher/pipe.h"
 #include "deepspeed/launcher/silence.h"
 
 namespace deepspeed::launcher {
@@ -46,7 +46,7 @@ class SignalSource {
   // Takes over a pipe that commands come from. Its end is kLauncherLost, and so
   // is a silence of kSilenceLimit (kPauseLimit after kPause): next() has to be
   // called about every kBeat.
-  void listen_to(FileDescriptor commands);
+  void listen_to(file::Descriptor commands);
   // For poll().
   std::vector<pollfd> poll_entries() const;
   // The next one that has arrived.
@@ -62,8 +62,8 @@ class SignalSource {
   sigset_t handled_;
   sigset_t before_;
   struct sigaction pipe_before_ {};
-  FileDescriptor signals_;
-  FileDescriptor commands_;
+  file::Descriptor signals_;
+  file::Descriptor commands_;
   Silence silence_; // of the launcher
   bool paused_ = false;
   bool lost_ = false;

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "deepspeed/launcher/file_descriptor.h"
 #include "deepspeed/launcher/output_relay.h"
+#include "deepspeed/launcher/pipe.h"
 #include "deepspeed/launcher/signal_source.h"
 #include "deepspeed/launcher/silence.h"
 
@@ -27,7 +27,7 @@ struct Child {
   std::string log_file = {}; // where its output went instead, or ""
   // Another host: signals go as letters through this pipe, after what waits in
   // `outbox`. Not open for a rank of this host.
-  FileDescriptor control = {};
+  file::Descriptor control = {};
   std::string outbox = {};
   // Another host: its deepspeed process says that it is alive every kBeat.
   bool beats = false;

@@ -15,6 +15,7 @@
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/checkpoint/model_folder.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/file/json_file.h"
 #include "deepspeed/flat/file_tensor.h"
 #include "deepspeed/pretrain/derived_buffers.h"
@@ -122,9 +123,8 @@ void clear_folder(
     const text::Tokenizer& tokenizer,
     const std::vector<std::string>& written) {
   // Without it there is no model, should this be the last thing that happens.
-  std::error_code failure;
-  std::filesystem::remove(
-      checkpoint::join(folder, checkpoint::kModelConfigFile), failure);
+  file::file_system().remove(
+      checkpoint::join(folder, checkpoint::kModelConfigFile));
   std::vector<std::string> others =
       checkpoint::list_model_files(folder, checkpoint::ModelFile::weights);
   // The tokenizer's own folder has its files already.
@@ -132,8 +132,9 @@ void clear_folder(
       tokenizer.files().begin(),
       tokenizer.files().end(),
       [&](const std::string& file) {
+        std::error_code ignored;
         return std::filesystem::equivalent(
-            file::parent_folder(file), folder, failure);
+            file::parent_folder(file), folder, ignored);
       });
   if (!own) {
     const auto more =
@@ -335,15 +336,7 @@ void export_model(
     const bert::RobertaConfig& config,
     const std::vector<bert::NamedTensor>& weights,
     const text::Tokenizer& tokenizer) {
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) {
-    throw base::system_error(
-        ExitCode::cannot_create,
-        "cannot create folder",
-        folder,
-        failure.value());
-  }
+  file::make_folders(folder, "cannot create folder");
   std::vector<formats::NamedTensor> tensors;
   for (const bert::NamedTensor& weight : weights) {
     if (!weight.name.starts_with(kPooler)) {

@@ -1,12 +1,12 @@
 // Which experiment a run belongs to: a new one, or one that it goes on with.
 #include "deepspeed/pretrain/run_folder.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "deepspeed/base/content_hash.h"
@@ -15,6 +15,8 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/descriptor.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/machine/system_info.h"
 #include "deepspeed/report/experiment.h"
 #include "deepspeed/settings/hparams.h"
@@ -238,25 +240,16 @@ void write_notes(const RunFolder& folder) {
   for (const auto& [path, text] : folder.notes) {
     if (path == variable("DS_RESUME_FILE")) {
       // In place: the file is the launcher's own, and may be one in memory.
-      std::ofstream stream(path, std::ios::trunc);
-      stream << text << std::flush;
-      if (!stream) {
+      const file::Descriptor note(
+          file::file_system().open(path, O_WRONLY | O_CREAT | O_TRUNC));
+      if (!note.is_open() || !file::write_all(note.get(), text)) {
         base::log_warning(
             "cannot write " + path +
             " (DS_RESUME_FILE): a restart by the launcher would start anew");
       }
       continue;
     }
-    const std::string parent = file::parent_folder(path);
-    std::error_code error;
-    fs::create_directories(parent, error);
-    if (error) {
-      throw base::system_error(
-          base::ExitCode::cannot_create,
-          "cannot make the folder",
-          parent,
-          error.value());
-    }
+    file::make_folders(file::parent_folder(path), "cannot make the folder");
     file::write_file_atomically(path, text);
   }
 }

@@ -14,9 +14,8 @@
 
 #include "deepspeed/base/crc32c.h"
 #include "deepspeed/base/error.h"
-#include "deepspeed/base/log.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/machine/system_info.h"
-#include "deepspeed/report/append_file.h"
 
 namespace deepspeed::report {
 namespace {
@@ -94,7 +93,7 @@ std::string event_name(int attempt) {
 
 EventFile::EventFile(const std::string& folder, int64_t start_step) {
   struct stat info {};
-  if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST) {
+  if (file::file_system().make_folder(folder) != 0 && errno != EEXIST) {
     throw base::system_error(
         base::ExitCode::cannot_create, "cannot make the folder", folder, errno);
   }
@@ -105,14 +104,18 @@ EventFile::EventFile(const std::string& folder, int64_t start_step) {
         folder,
         "move it away");
   }
-  for (int attempt = 0; fd_ < 0; ++attempt) {
-    path_ = folder + "/" + event_name(attempt);
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ < 0 && errno != EEXIST) {
+  file::Descriptor made;
+  std::string path;
+  for (int attempt = 0; !made.is_open(); ++attempt) {
+    path = folder + "/" + event_name(attempt);
+    made = file::Descriptor(
+        file::file_system().open(path, O_WRONLY | O_CREAT | O_EXCL));
+    if (!made.is_open() && errno != EEXIST) {
       throw base::system_error(
-          base::ExitCode::cannot_create, "cannot make", path_, errno);
+          base::ExitCode::cannot_create, "cannot make", path, errno);
     }
   }
+  file_ = {path, std::move(made)};
   std::string event = start_event();
   put_bytes(event, 3, "brain.Event:2"); // Event.file_version
   put_record(buffer_, event);
@@ -124,9 +127,6 @@ EventFile::EventFile(const std::string& folder, int64_t start_step) {
 
 EventFile::~EventFile() {
   flush();
-  if (fd_ >= 0) {
-    ::close(fd_);
-  }
 }
 
 void EventFile::add_scalar(std::string_view tag, double value, int64_t step) {
@@ -144,7 +144,7 @@ void EventFile::add_scalar(std::string_view tag, double value, int64_t step) {
 }
 
 void EventFile::flush() {
-  append_or_close(fd_, path_, buffer_);
+  file_.append(buffer_);
   buffer_.clear();
 }
 

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "deepspeed/file/append_file.h"
+
 namespace deepspeed::report {
 
 // Appends scalars to FOLDER/events.out.tfevents.TIME.HOST.PID.0. The file is a
@@ -31,12 +33,11 @@ class EventFile {
   void flush();
 
   const std::string& path() const {
-    return path_;
+    return file_.path();
   }
 
  private:
-  std::string path_;
-  int fd_ = -1;
+  file::AppendFile file_;
   std::string buffer_;
 };
 

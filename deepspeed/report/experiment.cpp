@@ -1,11 +1,8 @@
 // The folder of one experiment, named and filled as HelloDeepSpeed does.
 #include "deepspeed/report/experiment.h"
 
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
@@ -15,6 +12,8 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/random_name.h"
 #include "deepspeed/report/git_state.h"
 #include "deepspeed/report/pacific_time.h"
 #include "deepspeed/settings/hparams.h"
@@ -29,14 +28,7 @@ std::string join(const std::string& folder, std::string_view name) {
   return folder + "/" + std::string(name);
 }
 
-void make_folders(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot make the folder", path, error.value());
-  }
-}
+constexpr const char* kCannotMake = "cannot make the folder";
 
 // What create() makes before hparams.json.
 bool is_early_name(const std::string& name) {
@@ -48,8 +40,8 @@ bool is_early_name(const std::string& name) {
 // but for what a killed start had left.
 bool make_experiment_folder(const std::string& path) {
   const std::string parent = file::parent_folder(path);
-  make_folders(parent);
-  if (::mkdir(path.c_str(), 0777) == 0) {
+  file::make_folders(parent, kCannotMake);
+  if (file::file_system().make_folder(path) == 0) {
     file::sync_folder(parent);
     return true;
   }
@@ -85,16 +77,15 @@ bool make_experiment_folder(const std::string& path) {
 
 // After a start that failed: a folder without settings would be nobody's.
 void remove_made_folder(const std::string& path) {
-  std::error_code ignored;
   for (const std::string_view name :
        {std::string_view(".lock"),
         checkpoint::kTensorBoardFolder,
         checkpoint::kHparamsFile,
         checkpoint::kGitHashFile,
         checkpoint::kGitDiffFile}) {
-    std::filesystem::remove(join(path, name), ignored);
+    file::file_system().remove(join(path, name));
   }
-  std::filesystem::remove(path, ignored);
+  file::file_system().remove(path);
 }
 
 void write_git_files(const std::string& folder) {
@@ -131,26 +122,7 @@ std::string experiment_name(int64_t unix_seconds, std::string_view identifier) {
 }
 
 std::string random_identifier() {
-  static constexpr std::string_view kAlphabet =
-      "abcdefghijklmnopqrstuvwxyz0123456789";
-  std::string identifier;
-  while (identifier.size() < 8) {
-    std::array<unsigned char, 32> bytes{};
-    if (::getrandom(bytes.data(), bytes.size(), 0) < 0) {
-      if (errno == EINTR) {
-        continue;
-      }
-      throw base::system_error(
-          ExitCode::internal, "no randomness", "getrandom", errno);
-    }
-    for (const unsigned char byte : bytes) {
-      // 252 = 7 * 36: each character is equally likely.
-      if (byte < 252 && identifier.size() < 8) {
-        identifier += kAlphabet[byte % kAlphabet.size()];
-      }
-    }
-  }
-  return identifier;
+  return file::random_name(8, "abcdefghijklmnopqrstuvwxyz0123456789");
 }
 
 std::string new_experiment_path(const std::string& checkpoint_dir) {
@@ -159,7 +131,7 @@ std::string new_experiment_path(const std::string& checkpoint_dir) {
 }
 
 Experiment::Experiment(std::string path)
-    : path_(std::move(path)), lock_(path_) {}
+    : path_(std::move(path)), lock_(lock_run(path_)) {}
 
 Experiment Experiment::create(
     const std::string& folder,
@@ -167,7 +139,7 @@ Experiment Experiment::create(
   const bool made = make_experiment_folder(folder);
   try {
     Experiment experiment(folder);
-    make_folders(experiment.events_path());
+    file::make_folders(experiment.events_path(), kCannotMake);
     experiment.save_settings(settings);
     write_git_files(experiment.path());
     return experiment;

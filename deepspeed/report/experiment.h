@@ -56,7 +56,7 @@ class Experiment {
   explicit Experiment(std::string path);
 
   std::string path_;
-  RunLock lock_;
+  file::FileLock lock_;
 };
 
 } // namespace deepspeed::report

@@ -14,8 +14,6 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/number_text.h"
 #include "deepspeed/file/atomic_file.h"
-#include "deepspeed/file/open_file.h"
-#include "deepspeed/report/append_file.h"
 
 namespace deepspeed::report {
 namespace {
@@ -96,8 +94,7 @@ double MetricsRecord::value(const std::string& name) const {
   return kNaN;
 }
 
-MetricsFile::MetricsFile(const std::string& path, int64_t start_step)
-    : path_(path) {
+MetricsFile::MetricsFile(const std::string& path, int64_t start_step) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   const fs::file_status status = fs::symlink_status(path, ignored);
@@ -109,13 +106,7 @@ MetricsFile::MetricsFile(const std::string& path, int64_t start_step)
       file::write_file_atomically(path, kept ? *kept : text);
     }
   }
-  fd_ = file::open_to_append(path);
-}
-
-MetricsFile::~MetricsFile() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-  }
+  file_ = file::AppendFile(path);
 }
 
 void MetricsFile::append(const MetricsRecord& record) {
@@ -124,7 +115,7 @@ void MetricsFile::append(const MetricsRecord& record) {
     line += "," + Json(name).dump() + ":" +
         (std::isfinite(value) ? base::format_exact(value) : "null");
   }
-  append_or_close(fd_, path_, line + "}\n");
+  file_.append(line + "}\n");
 }
 
 std::vector<MetricsRecord> read_metrics(const std::string& path) {

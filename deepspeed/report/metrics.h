@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "deepspeed/file/append_file.h"
+
 namespace deepspeed::report {
 
 // One line: {"step":10,"loss":9.1,...}. Values keep their order.
@@ -26,16 +28,12 @@ class MetricsFile {
   // checkpoint, are dropped, and so is a torn last line: the curve has no
   // double part. Error(cannot_create) if the file cannot be opened.
   MetricsFile(const std::string& path, int64_t start_step);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
 
   // NaN and infinity are written as null.
   void append(const MetricsRecord& record);
 
  private:
-  std::string path_;
-  int fd_ = -1;
+  file::AppendFile file_;
 };
 
 // All records. null reads as NaN. A torn last line is left out; Error(data) for

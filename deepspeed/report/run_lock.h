@@ -3,23 +3,14 @@
 
 #include <string>
 
+#include "deepspeed/file/file_lock.h"
+
 namespace deepspeed::report {
 
-// An flock on FOLDER/.lock that tells host, pid and start time of its holder.
-// The kernel gives it back when the process ends, however it ends. Movable.
-// A file system without locks gives a warning, and no protection.
-class RunLock {
- public:
-  RunLock() = default;
-  // Error(cannot_create) if the file cannot be made, or names the holder if
-  // another process has the lock.
-  explicit RunLock(const std::string& folder);
-  ~RunLock();
-  RunLock(RunLock&& other) noexcept;
-  RunLock& operator=(RunLock&& other) noexcept;
-
- private:
-  int fd_ = -1;
-};
+// Locks FOLDER/.lock, which tells host, pid and start time of its holder.
+// Error(cannot_create) if the file cannot be made, or names the holder if
+// another process has the lock. A file system without locks gives a warning,
+// and no protection.
+file::FileLock lock_run(const std::string& folder);
 
 } // namespace deepspeed::report

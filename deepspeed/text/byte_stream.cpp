@@ -10,6 +10,8 @@
 #include <cstring>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/descriptor.h"
+#include "deepspeed/file/file_system.h"
 
 namespace deepspeed::text {
 namespace {
@@ -46,28 +48,19 @@ class FileStream : public ByteStream {
       uint64_t* bytes_read)
       : path_(path), stamp_(stamp), bytes_read_(bytes_read) {
     // Without O_NONBLOCK, a pipe put here meanwhile would block.
-    fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd_ < 0) {
+    file_ =
+        file::Descriptor(file::file_system().open(path, O_RDONLY | O_NONBLOCK));
+    if (!file_.is_open()) {
       throw base::system_error(ExitCode::no_input, "cannot read", path, errno);
     }
-    try {
-      check_unchanged();
-    } catch (...) {
-      ::close(fd_);
-      throw;
-    }
-    ::posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
+    check_unchanged();
+    ::posix_fadvise(file_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   }
-  ~FileStream() override {
-    ::close(fd_);
-  }
-  FileStream(const FileStream&) = delete;
-  FileStream& operator=(const FileStream&) = delete;
 
   size_t read(std::span<char> buffer) override {
     ssize_t n = 0;
     do {
-      n = ::read(fd_, buffer.data(), buffer.size());
+      n = file::file_system().read(file_.get(), buffer);
     } while (n < 0 && errno == EINTR);
     if (n < 0) {
       throw base::system_error(ExitCode::no_input, "cannot read", path_, errno);
@@ -84,7 +77,7 @@ class FileStream : public ByteStream {
  private:
   void check_unchanged() const {
     struct stat info {};
-    if (::fstat(fd_, &info) != 0) {
+    if (::fstat(file_.get(), &info) != 0) {
       throw base::system_error(ExitCode::no_input, "cannot read", path_, errno);
     }
     if (checked_stamp(path_, info) != stamp_) {
@@ -99,7 +92,7 @@ class FileStream : public ByteStream {
   std::string path_;
   FileStamp stamp_;
   uint64_t* bytes_read_;
-  int fd_ = -1;
+  file::Descriptor file_;
 };
 
 class MemoryStream : public ByteStream {

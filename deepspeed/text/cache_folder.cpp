@@ -11,13 +11,14 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <thread>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
+#include "deepspeed/file/open_file.h"
 #include "deepspeed/text/cache_builder.h"
 #include "deepspeed/text/cache_file.h"
 #include "deepspeed/text/cache_lock.h"
@@ -37,7 +38,8 @@ constexpr int64_t kSettledNanoseconds = 2'000'000'000;
 // A program of another version made it, and it may be whole.
 bool is_of_another_version(const std::string& path) {
   std::array<char, kCacheMagic.size()> magic{};
-  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  const file::Descriptor file = file::open_to_read(path);
+  file::file_system().read(file.get(), magic);
   const std::string_view found(magic.data(), magic.size());
   return found.starts_with(kAnyCacheMagic) && found != kCacheMagic &&
       found.back() >= '1' && found.back() <= '9';
@@ -86,7 +88,7 @@ void remove_leftovers(const fs::path& path) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(path.filename().string()) &&
         file::is_temporary_name(name)) {
-      fs::remove(entry.path(), ignored);
+      file::file_system().remove(entry.path());
     }
   }
 }
@@ -125,8 +127,7 @@ class CacheFolder {
     if (auto cache = open_existing(path, key, verify, /*warn=*/false)) {
       return *std::move(cache);
     }
-    std::error_code error;
-    fs::create_directories(folder_, error);
+    file::try_make_folders(folder_);
     CacheLock lock(
         folder_ / ("tokens-" + key + ".lock"), wait_, recipe_.stopped);
     if (auto cache = open_existing(path, key, verify, /*warn=*/true)) {

@@ -1,13 +1,9 @@
 // One program makes a token cache, the others wait for it.
 #include "deepspeed/text/cache_lock.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <thread>
 
 #include "deepspeed/base/log.h"
@@ -22,43 +18,31 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kPoll = std::chrono::milliseconds(50);
 constexpr auto kShowEvery = std::chrono::seconds(1);
 
-// The first line of a lock file, printable characters only.
-std::string holder_of(int fd) {
-  std::array<char, 256> text{};
-  const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
-  std::string holder;
-  for (ssize_t i = 0; i < n && text[i] != '\n'; ++i) {
-    holder += text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
-  }
-  return holder.empty() ? "another program" : holder;
-}
-
 std::string own_name() {
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   return "pid " + std::to_string(::getpid()) + " on host " + host.data();
 }
 
-bool try_lock(int fd) {
-  // Everything else but "held" is a file system without locks.
-  return ::flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+bool is_held(file::FileLock& lock) {
+  return lock.try_lock() == file::FileLock::Attempt::held;
 }
 
 void wait_for_lock(
-    int fd,
+    file::FileLock& lock,
     const std::string& path,
     std::chrono::milliseconds patience,
     const std::function<bool()>& stopped) {
-  std::string holder = holder_of(fd);
+  std::string holder = lock.holder();
   Clock::time_point news = Clock::now();
   base::log_info(
       "another program makes the token cache, waiting: " + holder + ": " +
       path);
-  while (!try_lock(fd)) {
+  while (is_held(lock)) {
     if (stopped && stopped()) {
       throw stopped_error(path);
     }
-    if (std::string now = holder_of(fd); now != holder) {
+    if (std::string now = lock.holder(); now != holder) {
       holder = std::move(now);
       news = Clock::now();
     } else if (Clock::now() - news > patience) {
@@ -81,29 +65,12 @@ void wait_for_lock(
 CacheLock::CacheLock(
     const std::string& path,
     std::chrono::milliseconds patience,
-    const std::function<bool()>& stopped) {
-  // A link would let the text below land in a file of somebody else.
-  fd_ = ::open(
-      path.c_str(),
-      O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
-      0666);
-  if (fd_ < 0) {
-    throw base::system_error(
-        ExitCode::cannot_create, "cannot create", path, errno);
+    const std::function<bool()>& stopped)
+    : lock_(path, "cannot create") {
+  if (is_held(lock_)) {
+    wait_for_lock(lock_, path, patience, stopped);
   }
-  try {
-    if (!try_lock(fd_)) {
-      wait_for_lock(fd_, path, patience, stopped);
-    }
-  } catch (...) {
-    ::close(fd_);
-    throw;
-  }
-  write("");
-}
-
-CacheLock::~CacheLock() {
-  ::close(fd_);
+  lock_.tell(own_name());
 }
 
 void CacheLock::show(uint64_t done, uint64_t total) {
@@ -112,19 +79,9 @@ void CacheLock::show(uint64_t done, uint64_t total) {
     return;
   }
   shown_ = now;
-  write(
-      ", " + std::to_string(done >> 20) + " of " + std::to_string(total >> 20) +
-      " MiB");
-}
-
-// Only for people and for patience: the lock holds without the text.
-void CacheLock::write(const std::string& how_far) const {
-  struct stat info {};
-  if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
-    return;
-  }
-  const std::string text = own_name() + how_far + "\n";
-  [[maybe_unused]] const ssize_t n = ::pwrite(fd_, text.data(), text.size(), 0);
+  lock_.tell(
+      own_name() + ", " + std::to_string(done >> 20) + " of " +
+      std::to_string(total >> 20) + " MiB");
 }
 
 base::Error stopped_error(const std::string& where) {

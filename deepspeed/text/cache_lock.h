@@ -7,6 +7,7 @@
 #include <string>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/file_lock.h"
 
 namespace deepspeed::text {
 
@@ -21,17 +22,12 @@ class CacheLock {
       const std::string& path,
       std::chrono::milliseconds patience,
       const std::function<bool()>& stopped);
-  ~CacheLock();
-  CacheLock(const CacheLock&) = delete;
-  CacheLock& operator=(const CacheLock&) = delete;
 
   // Tells those who wait how far the work is, at most once in a second.
   void show(uint64_t done, uint64_t total);
 
  private:
-  void write(const std::string& how_far) const;
-
-  int fd_ = -1;
+  file::FileLock lock_;
   std::chrono::steady_clock::time_point shown_;
 };
 

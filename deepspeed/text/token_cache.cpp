@@ -1,14 +1,13 @@
 // Token ids of a whole source in one memory-mapped file, made once.
 #include "deepspeed/text/token_cache.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
 
 #include "deepspeed/base/error.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/text/cache_file.h"
 
 namespace deepspeed::text {
@@ -142,7 +141,7 @@ void TokenCache::require_sound(uint64_t begin, uint64_t end) const {
     }
     base::Error error =
         damaged(path(), "its " + range_of_block(block, data_bytes_));
-    if (path().empty() || ::unlink(path().c_str()) != 0) {
+    if (path().empty() || file::file_system().remove(path()) != 0) {
       throw error;
     }
     throw base::Error(

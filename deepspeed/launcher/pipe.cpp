@@ -1,5 +1,5 @@
-// A file descriptor that is closed when its owner goes.
-#include "deepspeed/launcher/file_descriptor.h"
+// Pipes and pseudo-terminals.
+#include "deepspeed/launcher/pipe.h"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -36,7 +36,7 @@ Pipe make_pipe() {
     fail("cannot make a pipe");
   }
   set_nonblocking(ends[0]);
-  return {FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+  return {file::Descriptor(ends[0]), file::Descriptor(ends[1])};
 }
 
 void copy_terminal_size(int like, int master) {
@@ -47,14 +47,14 @@ void copy_terminal_size(int like, int master) {
 }
 
 PseudoTerminal make_terminal(int like) {
-  FileDescriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+  file::Descriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
   char name[128];
   if (!master.is_open() || ::grantpt(master.get()) != 0 ||
       ::unlockpt(master.get()) != 0 ||
       ::ptsname_r(master.get(), name, sizeof name) != 0) {
     fail("cannot make a pseudo-terminal");
   }
-  FileDescriptor slave(::open(name, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  file::Descriptor slave(::open(name, O_RDWR | O_NOCTTY | O_CLOEXEC));
   termios mode{};
   if (!slave.is_open() || ::tcgetattr(slave.get(), &mode) != 0) {
     fail("cannot open a pseudo-terminal");
