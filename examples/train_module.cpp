@@ -33,8 +33,8 @@ formats::Value state_dict(const flat::FlatParameters& parameters) {
         entry.name,
         formats::Tensor::borrow(
             formats::DType::float32,
-            entry.master.sizes().vec(),
-            entry.master.const_data_ptr()));
+            entry.parameter.sizes().vec(),
+            parameters.master(entry).const_data_ptr()));
   }
   return dict;
 }

@@ -17,7 +17,7 @@ std::vector<size_t> graph_nodes(const BlockParameters& parameters) {
   for (size_t i = 0; i < parameters.tensors.size(); ++i) {
     const flat::GradientSlot* slot =
         parameters.slots.empty() ? nullptr : parameters.slots[i];
-    if (slot == nullptr || slot->is_awaited) {
+    if (slot == nullptr || slot->observer != nullptr) {
       nodes.push_back(i);
     }
   }

@@ -309,11 +309,11 @@ void RobertaForMaskedLMImpl::bind_gradients(
   bind(head_);
   // The head gives all rows a gradient, then the embedding those of its words.
   if (flat::GradientSlot* word = embeddings_.slots[kWordEmbeddings]) {
-    word->rows_come_last = true;
+    word->traits.rows_come_last = true;
   }
   for (const at::Tensor& tensor : pooler_) {
     if (flat::GradientSlot* slot = slot_of(tensor)) {
-      slot->is_unused = true;
+      slot->traits.is_unused = true;
     }
   }
 }

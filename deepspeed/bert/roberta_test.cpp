@@ -80,12 +80,18 @@ Pass run(
     const at::Tensor loss = model->forward(batch);
     pass.loss += loss.item<double>();
     (loss * loss_scale).backward();
+    for (const auto& entry : flat.entries()) {
+      EXPECT_TRUE(
+          implementation == Implementation::reference ||
+          !entry.parameter.grad().defined())
+          << entry.name << ": not written to its slot";
+    }
     flat.collect();
   }
   for (const auto& entry : flat.entries()) {
     pass.names.push_back(entry.name);
     pass.gradients.push_back(
-        entry.slot.fresh ? at::Tensor() : entry.slot.grad / loss_scale);
+        entry.slot.is_fresh() ? at::Tensor() : entry.slot.grad() / loss_scale);
   }
   return pass;
 }

@@ -58,6 +58,13 @@ struct Config {
 
   // The compute dtype.
   Dtype dtype() const;
+  // Whether a rank keeps the gradients of all parameters for a whole step: not
+  // in stage 2, where each is cut as soon as it is summed, unless more of it
+  // may come.
+  bool keeps_whole_gradients() const {
+    return zero_optimization.stage < 2 || gradient_accumulation_steps > 1 ||
+        !managed_gradient_accumulation;
+  }
   bool dynamic_loss_scale() const {
     return fp16.enabled && fp16.loss_scale == 0.0;
   }

@@ -47,7 +47,7 @@ void check_notes(const std::vector<int64_t>& notes, size_t parameters) {
 // What is switched on or off for good after initialize(): nothing would train
 // the one, and the other would still move.
 void check_freezing(EngineState& state) {
-  for (const zero::NamedParameter& parameter : state.frozen) {
+  for (const flat::NamedParameter& parameter : state.frozen) {
     if (parameter.tensor.requires_grad()) {
       throw std::logic_error(
           "parameter " + parameter.name +
@@ -83,7 +83,7 @@ std::vector<std::string> registered_late(const EngineState& state) {
     return late; // what is in no group is the program's
   }
   std::unordered_set<const void*> known;
-  for (const zero::NamedParameter& parameter : state.rest) {
+  for (const flat::NamedParameter& parameter : state.rest) {
     known.insert(parameter.tensor.unsafeGetTensorImpl());
   }
   for (const auto& group : state.groups) {

@@ -65,7 +65,7 @@ Value hyperparameters(const EngineState& state, const GroupSettings& settings) {
 
 checkpoint::ZeroTopology topology_of(const EngineState& state) {
   checkpoint::ZeroTopology topology;
-  topology.stage = state.layout.stage;
+  topology.stage = state.config.zero_optimization.stage;
   topology.ranks = state.ranks->size();
   topology.dtype = file_dtype(state.config.dtype());
   for (size_t i = 0; i < state.groups.size(); ++i) {
@@ -136,15 +136,10 @@ at::Tensor host_tensor(const EngineState& state, const at::Tensor& tensor) {
     return tensor;
   }
   for (const auto& group : state.groups) {
-    if (!group->compute().is_cpu()) {
-      break; // only the own shard is in host memory
-    }
-    for (const flat::FlatEntry& entry : group->entries()) {
-      if (entry.parameter.is_same(tensor)) {
-        return group->compute()
-            .narrow(0, entry.offset, entry.numel)
-            .view(tensor.sizes());
-      }
+    if (const flat::FlatEntry* entry = group->order().find(tensor)) {
+      return group->weights()
+          .in_host_memory(entry->offset, entry->offset + entry->numel)
+          .view(tensor.sizes());
     }
   }
   return tensor.detach().cpu();
@@ -180,7 +175,7 @@ checkpoint::ModelStates model_states(
   for (const auto& item : state.module->named_buffers()) {
     states.buffers.push_back(item.key());
   }
-  for (const zero::NamedParameter& parameter : state.rest) {
+  for (const flat::NamedParameter& parameter : state.rest) {
     states.frozen.push_back(parameter.name);
   }
   if (state.scheduler != nullptr) {
@@ -297,7 +292,7 @@ std::string Engine::save_checkpoint(
   // While updates are left out nobody knows whether the weights are good: the
   // older ones stay.
   commit_options.keep_last =
-      state.skipped_in_a_row == 0 ? options.keep_last : 0;
+      state.skipped.in_a_row() == 0 ? options.keep_last : 0;
   checkpoint::CheckpointCommit commit(commit_options);
 
   flat::FileTensors tensors;
@@ -308,7 +303,7 @@ std::string Engine::save_checkpoint(
   checkpoint::Manifest manifest;
   manifest.tag = tag;
   manifest.run_id = commit_options.run_id;
-  manifest.stage = state.layout.stage;
+  manifest.stage = state.config.zero_optimization.stage;
   manifest.ranks = state.ranks->size();
   manifest.dtype = config::dtype_name(state.config.dtype());
   manifest.global_steps = state.global_steps;

@@ -14,9 +14,6 @@
 namespace deepspeed {
 namespace {
 
-// Without a loss scale that could fall: so many skipped steps in a row end it.
-constexpr int64_t kGiveUpAfter = 10;
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
       .count();
@@ -68,7 +65,6 @@ void update(EngineState& state, double scale_of_loss) {
 // Says which parameter went wrong and ends the run where going on is no use.
 void after_skip(EngineState& state, double scale_of_loss) {
   ++state.skipped_steps;
-  ++state.skipped_in_a_row;
   const bool scaled = state.config.fp16.enabled;
   if (scaled && state.config.dynamic_loss_scale() &&
       state.loss_scaler->scale() < scale_of_loss) {
@@ -88,12 +84,11 @@ void after_skip(EngineState& state, double scale_of_loss) {
         "the gradient of step " + std::to_string(state.global_steps) +
         " is not finite (" + where + "): the update is skipped");
   }
-  if (!state.config.dynamic_loss_scale() &&
-      state.skipped_in_a_row >= kGiveUpAfter) {
+  if (!state.config.dynamic_loss_scale() && state.skipped.is_hopeless()) {
     throw base::Error(
         base::ExitCode::internal,
-        "the gradient was not finite for " + std::to_string(kGiveUpAfter) +
-            " steps in a row",
+        "the gradient was not finite for " +
+            std::to_string(state.skipped.in_a_row()) + " steps in a row",
         where,
         "go on from the last checkpoint with a smaller learning rate, or "
         "with gradient_clipping");
@@ -130,12 +125,12 @@ void take_step(EngineState& state) {
     const double gather = state.optimizer->gather_seconds();
     state.clock.add("optimizer_step", seconds_since(start) - gather);
     state.clock.add("optimizer_allgather", gather);
-    state.skipped_in_a_row = 0;
   }
   // The scale that scaled this loss has done its work; the next one is set now.
   state.loss_scaler->update(!finite);
   ++state.global_steps;
   state.global_samples += state.config.train_batch_size;
+  state.skipped.count(!state.applied);
   if (!state.applied) {
     after_skip(state, scale);
   }
@@ -314,7 +309,7 @@ Engine::NoSync::~NoSync() {
 }
 
 Engine::NoSync Engine::no_sync() {
-  if (state_->layout.stage >= 2) {
+  if (state_->config.zero_optimization.stage >= 2) {
     throw std::logic_error(
         "no_sync() with ZeRO stage 2, which cuts gradients at once");
   }
@@ -408,17 +403,14 @@ std::vector<std::pair<std::string, at::Tensor>> Engine::fp32_parameters()
   check_parameters(*state_);
   std::vector<std::pair<std::string, at::Tensor>> parameters;
   for (const auto& group : state_->groups) {
-    at::Tensor whole = at::zeros({group->compute().numel()}, at::kFloat);
+    at::Tensor whole = at::zeros({group->padded()}, at::kFloat);
     whole.narrow(0, group->shard().offset, group->shard().size)
         .copy_(group->master());
-    if (state_->layout.stage > 0) {
+    if (group->is_sharded()) {
       state_->ranks->all_gather(whole, group->bounds())->wait();
     }
     for (const flat::FlatEntry& entry : group->entries()) {
-      parameters.emplace_back(
-          entry.name,
-          whole.narrow(0, entry.offset, entry.numel)
-              .view(entry.parameter.sizes()));
+      parameters.emplace_back(entry.name, entry.view_of(whole));
     }
   }
   return parameters;

@@ -1,7 +1,6 @@
 // From a module and a configuration to an engine.
 #include <algorithm>
 #include <stdexcept>
-#include <unordered_set>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
@@ -14,7 +13,8 @@
 namespace deepspeed {
 namespace {
 
-using zero::NamedParameter;
+using flat::NamedParameter;
+using flat::NamedParameters;
 
 base::Error config_error(const std::string& what, const std::string& hint) {
   return base::Error(base::ExitCode::config, what, "", hint);
@@ -34,19 +34,6 @@ void broadcast(const at::Tensor& tensor, comm::ProcessGroup& ranks) {
                               .contiguous();
   ranks.broadcast(flat.view(at::kByte), 0)->wait(); // any dtype
   tensor.detach().copy_(flat.view(tensor.sizes()));
-}
-
-// A parameter that is registered under several names counts once, as in
-// module.parameters().
-std::vector<NamedParameter> distinct_parameters(torch::nn::Module& module) {
-  std::vector<NamedParameter> parameters;
-  std::unordered_set<const void*> seen;
-  for (const auto& item : module.named_parameters()) {
-    if (seen.insert(item.value().unsafeGetTensorImpl()).second) {
-      parameters.push_back({item.key(), item.value()});
-    }
-  }
-  return parameters;
 }
 
 // What a save could not write is known before anything is trained.
@@ -75,11 +62,11 @@ void check_parameter(
             ", not a floating type",
         "freeze it (requires_grad_(false)) or make it a buffer");
   }
-  if (parameter.tensor.device() != state.layout.device) {
+  if (parameter.tensor.device() != state.placement.device) {
     throw config_error(
         "parameter " + parameter.name + " is on " +
             parameter.tensor.device().str() + ", others are on " +
-            state.layout.device.str(),
+            state.placement.device.str(),
         "move the whole module to one device first");
   }
 }
@@ -88,26 +75,26 @@ void check_parameter(
 // only the own shard of gradients and weights passes through there.
 void choose_device(
     EngineState& state,
-    const std::vector<std::vector<NamedParameter>>& groups) {
+    const std::vector<NamedParameters>& groups) {
   for (const auto& group : groups) {
     for (const NamedParameter& parameter : group) {
-      state.layout.device = parameter.tensor.device();
+      state.placement.device = parameter.tensor.device();
     }
   }
   const config::OffloadOptimizer& offload =
       state.config.zero_optimization.offload_optimizer;
-  state.layout.pin_memory = offload.pin_memory;
-  state.layout.exchange_on_device = state.ranks->has_gpu();
-  if (state.layout.device.is_cpu() && state.ranks->has_gpu()) {
+  state.placement.pin_memory = offload.pin_memory;
+  state.placement.exchange_on_device = state.ranks->has_gpu();
+  if (state.placement.device.is_cpu() && state.ranks->has_gpu()) {
     throw config_error(
         "NCCL is asked for, but the module is on the CPU",
         "move it before: module->to(torch::Device(torch::kCUDA, local_rank)); "
         "or run without DS_COMM=nccl");
   }
-  if (!state.layout.device.is_cpu() &&
+  if (!state.placement.device.is_cpu() &&
       offload.device != config::OffloadDevice::cpu) {
     throw config_error(
-        "the module is on " + state.layout.device.str() +
+        "the module is on " + state.placement.device.str() +
             ", and an optimizer on a GPU is not there yet",
         "add \"zero_optimization\": {\"stage\": 1, \"offload_optimizer\": "
         "{\"device\": \"cpu\"}}");
@@ -115,10 +102,10 @@ void choose_device(
 }
 
 // The parameters of each param group; those of no group stay in `rest`.
-std::vector<std::vector<NamedParameter>> grouped(
-    std::vector<NamedParameter>& rest,
+std::vector<NamedParameters> grouped(
+    NamedParameters& rest,
     const std::vector<ParamGroup>& wanted) {
-  std::vector<std::vector<NamedParameter>> groups;
+  std::vector<NamedParameters> groups;
   if (wanted.empty()) {
     groups.emplace_back();
     for (const NamedParameter& parameter : rest) {
@@ -166,20 +153,15 @@ std::vector<std::vector<NamedParameter>> grouped(
 // Ties that moving would undo are refused. Returns where the parameters lie.
 flat::OldPlaces check_memory(
     const torch::nn::Module& module,
-    const std::vector<std::vector<NamedParameter>>& groups,
-    const std::vector<NamedParameter>& rest) {
-  flat::NamedTensors moving;
-  for (const auto& group : groups) {
-    for (const NamedParameter& parameter : group) {
-      moving.emplace_back(parameter.name, parameter.tensor);
-    }
+    const std::vector<NamedParameters>& groups,
+    const NamedParameters& rest) {
+  NamedParameters moving;
+  for (const NamedParameters& group : groups) {
+    moving.insert(moving.end(), group.begin(), group.end());
   }
-  flat::NamedTensors staying;
-  for (const NamedParameter& parameter : rest) {
-    staying.emplace_back(parameter.name, parameter.tensor);
-  }
+  NamedParameters staying = rest;
   for (const auto& buffer : module.named_buffers()) {
-    staying.emplace_back("buffer " + buffer.key(), buffer.value());
+    staying.push_back({"buffer " + buffer.key(), buffer.value()});
   }
   flat::refuse_shared_elements(moving, staying);
   return flat::OldPlaces(moving);
@@ -246,13 +228,13 @@ GroupSettings group_settings(
 }
 
 // What is not trained: parameters outside the groups, and buffers.
-void share_rest(EngineState& state, std::vector<NamedParameter> rest) {
+void share_rest(EngineState& state, NamedParameters rest) {
   const at::NoGradGuard no_grad;
   for (NamedParameter& frozen : rest) {
     check_storable("parameter", frozen.name, frozen.tensor);
     broadcast(frozen.tensor, *state.ranks);
     if (at::isFloatingType(frozen.tensor.scalar_type())) {
-      frozen.tensor.set_data(frozen.tensor.to(state.layout.compute_dtype));
+      frozen.tensor.set_data(frozen.tensor.to(state.placement.compute_dtype));
     }
   }
   for (const auto& item : state.module->named_buffers()) {
@@ -265,8 +247,8 @@ void share_rest(EngineState& state, std::vector<NamedParameter> rest) {
 
 // Those that do not require a gradient, and are in a param group or, where the
 // program gives none, would be.
-std::vector<NamedParameter> frozen_of(
-    const std::vector<NamedParameter>& rest,
+NamedParameters frozen_of(
+    const NamedParameters& rest,
     const std::vector<ParamGroup>& groups) {
   const auto is_wanted = [&](const at::Tensor& tensor) {
     return groups.empty() ||
@@ -279,7 +261,7 @@ std::vector<NamedParameter> frozen_of(
                  });
            });
   };
-  std::vector<NamedParameter> frozen;
+  NamedParameters frozen;
   for (const NamedParameter& parameter : rest) {
     if (!parameter.tensor.requires_grad() && is_wanted(parameter.tensor)) {
       frozen.push_back(parameter);
@@ -299,7 +281,7 @@ void warn_of_views(const EngineState& state, flat::OldPlaces& old_places) {
 }
 
 void build_groups(EngineState& state) {
-  std::vector<NamedParameter> rest = distinct_parameters(*state.module);
+  NamedParameters rest = flat::distinct_parameters(*state.module);
   auto members = grouped(rest, state.options.param_groups);
   state.frozen = frozen_of(rest, state.options.param_groups);
   flat::OldPlaces old_places = check_memory(*state.module, members, rest);
@@ -320,8 +302,8 @@ void build_groups(EngineState& state) {
       check_parameter(state, parameter);
       broadcast(parameter.tensor, *state.ranks);
     }
-    state.groups.push_back(
-        std::make_unique<zero::FlatGroup>(std::move(members[i]), state.layout));
+    state.groups.push_back(std::make_unique<zero::FlatGroup>(
+        std::move(members[i]), state.placement));
     state.settings.push_back(group_settings(
         state.config.optimizer.params,
         state.config.optimizer.type,
@@ -342,23 +324,16 @@ void build_groups(EngineState& state) {
       state.groups,
       std::move(optimizers),
       *state.ranks,
-      state.layout.stage,
       state.config.zero_optimization.allgather_bucket_size);
 }
 
 // A module with fused blocks writes gradients to the slots by itself.
 void bind_direct_gradients(EngineState& state) {
-  auto* direct = dynamic_cast<flat::DirectGradients*>(state.module.get());
-  if (direct == nullptr) {
-    return;
-  }
-  direct->bind_gradients(
-      [&](const at::Tensor& parameter) -> flat::GradientSlot* {
+  flat::bind_slots(
+      *state.module, [&](const at::Tensor& parameter) -> flat::GradientSlot* {
         for (const auto& group : state.groups) {
-          for (flat::FlatEntry& entry : group->entries()) {
-            if (entry.parameter.is_same(parameter)) {
-              return &entry.slot;
-            }
+          if (flat::FlatEntry* entry = group->order().find(parameter)) {
+            return &entry->slot;
           }
         }
         return nullptr;
@@ -406,12 +381,10 @@ at::ScalarType scalar_type(config::Dtype dtype) {
 
 void build(EngineState& state) {
   const config::Config& config = state.config;
-  state.layout.stage = config.zero_optimization.stage;
-  state.layout.compute_dtype = scalar_type(config.dtype());
-  state.layout.whole_gradients = state.layout.stage < 2 ||
-      config.gradient_accumulation_steps > 1 ||
-      !config.managed_gradient_accumulation;
-  state.layout.ranks = state.ranks.get();
+  state.placement.stage = config.zero_optimization.stage;
+  state.placement.compute_dtype = scalar_type(config.dtype());
+  state.placement.whole_gradients = config.keeps_whole_gradients();
+  state.placement.ranks = state.ranks.get();
   build_groups(state);
   bind_direct_gradients(state);
 
@@ -424,7 +397,7 @@ void build(EngineState& state) {
     options.wire_dtype = scalar_type(*config.communication_data_type);
   }
   state.reducer = std::make_unique<zero::GradientReducer>(
-      state.groups, *state.ranks, state.layout, options);
+      state.groups, *state.ranks, options);
   state.loss_scaler = std::make_unique<optim::LossScaler>(config.fp16);
   if (config.scheduler.type != config::SchedulerType::none) {
     std::vector<double> lrs;

@@ -214,7 +214,7 @@ void load_masters(
             .copy_(whole.view({-1}).narrow(0, piece.in_parameter, piece.numel));
       }
     }
-    group->refresh_compute();
+    group->refresh_own();
   }
   state.optimizer->gather_weights();
 }
@@ -227,7 +227,7 @@ void load_rest(EngineState& state, const ZeroCheckpoint& file) {
       flat::copy_from_file(*saved, file.path() + ": " + name, tensor);
     }
   };
-  for (const zero::NamedParameter& parameter : state.rest) {
+  for (const flat::NamedParameter& parameter : state.rest) {
     copy(parameter.name, parameter.tensor);
   }
   for (const auto& item : state.module->named_buffers()) {
@@ -415,7 +415,7 @@ LoadedCheckpoint Engine::load_checkpoint(
         : state.global_steps * state.config.train_batch_size;
     state.micro_steps =
         state.global_steps * state.config.gradient_accumulation_steps;
-    state.skipped_in_a_row = 0;
+    state.skipped = {};
   }
   if (optimizer) {
     load_optimizer(state, file);

@@ -12,6 +12,7 @@
 #include "deepspeed/engine/wall_clock.h"
 #include "deepspeed/optim/loss_scaler.h"
 #include "deepspeed/optim/lr_scheduler.h"
+#include "deepspeed/optim/skipped_steps.h"
 #include "deepspeed/zero/gradient_reducer.h"
 #include "deepspeed/zero/sharded_optimizer.h"
 
@@ -31,22 +32,22 @@ struct EngineState {
   InitializeOptions options;
   std::shared_ptr<comm::ProcessGroup> ranks;
 
-  zero::Layout layout;
+  zero::Placement placement;
   std::vector<std::unique_ptr<zero::FlatGroup>> groups;
   std::vector<GroupSettings> settings; // one for each group
   std::unique_ptr<zero::GradientReducer> reducer;
   std::unique_ptr<zero::ShardedOptimizer> optimizer;
   std::unique_ptr<optim::LrScheduler> scheduler; // null: constant or options'
   std::unique_ptr<optim::LossScaler> loss_scaler;
-  std::vector<zero::NamedParameter> rest; // in no group: not trained here
+  flat::NamedParameters rest; // in no group: not trained here
   // Those of them that would be trained, had they required a gradient.
-  std::vector<zero::NamedParameter> frozen;
+  flat::NamedParameters frozen;
 
   int64_t global_steps = 0;
   int64_t global_samples = 0;
   int64_t micro_steps = 0;
   int64_t skipped_steps = 0;
-  int64_t skipped_in_a_row = 0;
+  optim::SkippedSteps skipped;
   double gradient_norm = 0; // of the last step
   bool applied = false; // the last step
 

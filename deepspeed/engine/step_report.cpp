@@ -115,7 +115,7 @@ void print_clocks(EngineState& state, bool boundary, bool root) {
   };
   if (boundary) {
     const std::string line = state.clock.line(kOptimizerClocks);
-    if (state.applied && state.layout.stage > 0) {
+    if (state.applied && state.config.zero_optimization.stage > 0) {
       print(line);
     }
   }

@@ -23,15 +23,15 @@ bool have_common_elements(const at::Tensor& a, const at::Tensor& b) {
 } // namespace
 
 void refuse_shared_elements(
-    const NamedTensors& moving,
-    const NamedTensors& staying) {
+    const NamedParameters& moving,
+    const NamedParameters& staying) {
   for (size_t i = 0; i < moving.size(); ++i) {
-    const auto check = [&](const std::pair<std::string, at::Tensor>& other) {
-      if (have_common_elements(moving[i].second, other.second)) {
+    const auto check = [&](const NamedParameter& other) {
+      if (have_common_elements(moving[i].tensor, other.tensor)) {
         throw base::Error(
             base::ExitCode::config,
-            "parameter " + moving[i].first + " shares its memory with " +
-                other.first + ", but is another tensor",
+            "parameter " + moving[i].name + " shares its memory with " +
+                other.name + ", but is another tensor",
             "set_data(), or a view that was registered",
             "register one tensor under both names, or assign it: "
             "decoder->weight = embedding->weight");
@@ -42,7 +42,7 @@ void refuse_shared_elements(
   }
 }
 
-OldPlaces::OldPlaces(const NamedTensors& moving) {
+OldPlaces::OldPlaces(const NamedParameters& moving) {
   for (const auto& [name, tensor] : moving) {
     if (tensor.has_storage() && tensor.numel() > 0 &&
         tensor.storage().nbytes() == tensor.nbytes()) {

@@ -10,19 +10,24 @@
 
 namespace deepspeed::flat {
 
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+// A parameter, or what stands beside parameters, under its name in the module.
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor; // the module's own
+};
+using NamedParameters = std::vector<NamedParameter>;
 
 // Error(config) when one of `moving` has elements in common with another of
 // them or with one of `staying`, as after set_data(): they would part. One
 // tensor under two names is no such case.
 void refuse_shared_elements(
-    const NamedTensors& moving,
-    const NamedTensors& staying);
+    const NamedParameters& moving,
+    const NamedParameters& staying);
 
 // Remembers where tensors lie before they move.
 class OldPlaces {
  public:
-  explicit OldPlaces(const NamedTensors& moving);
+  explicit OldPlaces(const NamedParameters& moving);
   // When they have moved: the names of those whose old memory is still used, by
   // a view that somebody keeps. Only memory that was made for one tensor alone
   // is looked at. Each is named once.

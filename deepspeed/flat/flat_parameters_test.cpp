@@ -66,10 +66,10 @@ TEST(FlatParameters, CollectsAutogradsGradients) {
     for (int micro = 1; micro <= 3; ++micro) {
       module.loss().backward();
       flat.collect();
-      EXPECT_EQ(flat.entries()[0].slot.grad[0].item<float>(), 2 * micro);
-      EXPECT_EQ(flat.entries()[2].slot.grad[0].item<float>(), 6 * micro);
+      EXPECT_EQ(flat.entries()[0].slot.grad()[0].item<float>(), 2 * micro);
+      EXPECT_EQ(flat.entries()[2].slot.grad()[0].item<float>(), 6 * micro);
     }
-    EXPECT_TRUE(flat.entries()[1].slot.fresh);
+    EXPECT_TRUE(flat.entries()[1].slot.is_fresh());
     const auto ranges = flat.ranges_with_gradient();
     ASSERT_EQ(ranges.size(), 2u);
     EXPECT_EQ(ranges[0].begin, 0);
@@ -80,7 +80,8 @@ TEST(FlatParameters, CollectsAutogradsGradients) {
 }
 
 TEST(GradientOutputs, FirstWriterOverwritesLaterOnesAdd) {
-  GradientSlot slot{at::full({2}, 9.0), true};
+  GradientSlot slot;
+  slot.set_place(at::full({2}, 9.0));
   const std::vector<at::Tensor> parameters{at::zeros({2}), at::zeros({3})};
   GradientOutputs first({&slot, nullptr}, parameters);
   EXPECT_FALSE(first.take(0).add);

@@ -6,24 +6,29 @@
 
 namespace deepspeed::flat {
 
-GradientSlot::Target GradientSlot::take() {
-  if (is_handed_over) {
-    return take_again();
+GradientTarget GradientSlot::take() {
+  if (handed_over_) {
+    return observer->take_again();
   }
-  if (fresh && make_room) {
-    make_room();
+  if (fresh_ && observer != nullptr) {
+    observer->make_room();
   }
-  return {grad, !std::exchange(fresh, false)};
+  return {grad_, !std::exchange(fresh_, false)};
+}
+
+void GradientSlot::write_zeros() {
+  handed_over_ = false;
+  take().grad.zero_();
 }
 
 void GradientSlot::dense_is_complete() {
-  if (on_dense) {
-    on_dense();
+  if (observer != nullptr) {
+    observer->on_dense();
   }
 }
 
 RowConsumer* GradientSlot::row_consumer() const {
-  if (consumer != nullptr && !fresh) {
+  if (consumer != nullptr && !fresh_) {
     throw std::logic_error(
         "a gradient that is used as it comes came a second time: one backward "
         "pass for each start_early()");
@@ -36,7 +41,7 @@ void GradientSlot::collect(const at::Tensor& parameter) {
   if (!left.defined()) {
     return;
   }
-  const Target target = take();
+  const GradientTarget target = take();
   // Embedding with `sparse` leaves a sparse one.
   const at::Tensor dense =
       left.layout() == at::kStrided ? left : left.to_dense();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "deepspeed/flat/row_consumer.h"
@@ -16,45 +15,81 @@ struct RowGradients {
   at::Tensor values; // [rows, columns], fp32
 };
 
-// The place of one parameter's gradient in the flat gradient buffer.
+// Where a writer puts a gradient.
+struct GradientTarget {
+  at::Tensor grad; // fp32, the parameter's shape
+  bool add = false; // false: overwrite
+};
+
+// What a module says of the gradients of its parameter, when it is bound.
+struct GradientTraits {
+  // The last writers have gradients for a few rows only, and ask late_rows()
+  // first: an embedding that is tied to the output layer.
+  bool rows_come_last = false;
+  // No gradient ever comes, and nobody waits for one.
+  bool is_unused = false;
+};
+
+// Who sums a gradient over the ranks while backward runs: told what happens to
+// one parameter. Called on the thread of the backward pass.
+class GradientObserver {
+ public:
+  virtual ~GradientObserver() = default;
+
+  // Before the first write of a step: there is a place afterwards.
+  virtual void make_room() = 0;
+  // The writer after which only rows come has written.
+  virtual void on_dense() = 0;
+  // The gradient is on its way to the other ranks: the target of what still
+  // comes in this backward pass, as autograd may come to a parameter more than
+  // once.
+  virtual GradientTarget take_again() = 0;
+  // Where rows go, once; null: they are added to the dense gradient.
+  virtual RowGradients* late_rows() = 0;
+};
+
+// The place of one parameter's gradient. Three parties meet here: the module
+// has bound its traits, whoever sums over ranks observes, and whoever updates
+// may take rows as they come.
 //
 // Nothing is zeroed between steps: the first writer of a step overwrites, every
 // later one adds. A slot that is still fresh after backward belongs to a
 // parameter that got no gradient (torch's grad == None).
-struct GradientSlot {
-  struct Target {
-    at::Tensor grad;
-    bool add = false; // false: overwrite
-  };
-
-  at::Tensor grad; // fp32, the parameter's shape, a view of the flat buffer
-  bool fresh = true;
-  // Called before the first write of a step, to make room: sets `grad`. Empty
-  // for slots that always have their place.
-  std::function<void()> make_room;
-
-  // The last writers have gradients for a few rows only, and ask late_rows()
-  // first: an embedding that is tied to the output layer. Set by the module.
-  bool rows_come_last = false;
-  // No gradient ever comes, and nobody waits for one. Set by the module.
-  bool is_unused = false;
-  // Somebody waits for autograd to come to the parameter after the last writer
-  // of a backward pass: a hook there.
-  bool is_awaited = false;
-  // Called by dense_is_complete(); empty where nobody wants to know.
-  std::function<void()> on_dense;
-  // Set by on_dense: the dense gradient is on its way, rows go here.
-  std::optional<RowGradients> late;
-  // `grad` is on its way to the other ranks: the target of what still comes in
-  // this backward pass, as autograd may come to a parameter more than once.
-  // Set together with `late`, too.
-  bool is_handed_over = false;
-  std::function<Target()> take_again;
-  // Takes the dense gradient of the step, instead of `grad`; or null.
+class GradientSlot {
+ public:
+  GradientTraits traits;
+  GradientObserver* observer = nullptr; // null: nobody waits
+  // Takes the dense gradient of the step, instead of grad(); or null.
   RowConsumer* consumer = nullptr;
 
+  // fp32, the parameter's shape, a view of a flat buffer; undefined while there
+  // is no room for it.
+  const at::Tensor& grad() const {
+    return grad_;
+  }
+  void set_place(at::Tensor grad) {
+    grad_ = std::move(grad);
+  }
+  // Nothing was written in this step.
+  bool is_fresh() const {
+    return fresh_;
+  }
+  void begin_step() {
+    fresh_ = true;
+    handed_over_ = false;
+  }
+  // By the observer: until the next step, what is here belongs to it.
+  void hand_over() {
+    handed_over_ = true;
+  }
+  bool is_handed_over() const {
+    return handed_over_;
+  }
+  // By the observer, of a slot that is still fresh: as if zeros had come.
+  void write_zeros();
+
   // To be called by each writer, once for each backward pass.
-  Target take();
+  GradientTarget take();
   // By the writer after which only rows come in this backward pass.
   void dense_is_complete();
   // Before take(), by the writer of a dense gradient: who gets its rows; null:
@@ -62,22 +97,28 @@ struct GradientSlot {
   RowConsumer* row_consumer() const;
   // Where rows go, once; null: they are added to take(), as all gradients.
   RowGradients* late_rows() {
-    return late && !late->values.defined() ? &*late : nullptr;
+    return observer == nullptr ? nullptr : observer->late_rows();
   }
   // Moves a gradient that autograd left in parameter.grad() here. One that is
   // not dense is made so.
   void collect(const at::Tensor& parameter);
+
+ private:
+  at::Tensor grad_;
+  bool fresh_ = true;
+  bool handed_over_ = false;
 };
 
 // A module whose blocks write gradients straight into slots. Such a block gives
 // autograd an undefined tensor for the parameter. Modules without fused blocks
-// need nothing special: FlatParameters::collect() moves what autograd left.
+// need nothing special: what autograd left is moved.
 class DirectGradients {
  public:
   virtual ~DirectGradients() = default;
 
   // Called once, after the parameters have moved into the flat buffer. The
-  // module keeps the pointers: slots live as long as the FlatParameters.
+  // module keeps the pointers: slots live as long as the flat parameters. Null
+  // for a parameter that is not trained.
   virtual void bind_gradients(
       const std::function<GradientSlot*(const at::Tensor& parameter)>&
           slot_of) = 0;
@@ -94,7 +135,7 @@ class GradientOutputs {
       std::vector<GradientSlot*> slots,
       const std::vector<at::Tensor>& parameters);
 
-  using Target = GradientSlot::Target;
+  using Target = GradientTarget;
   // To be called once for each parameter that gets a gradient in this pass.
   Target take(size_t parameter);
   // GradientSlot's, for a parameter that is bound; else nothing, and null.

@@ -7,20 +7,11 @@
 #include <stdexcept>
 
 #include "deepspeed/base/trace.h"
-#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/flat/parallel.h"
-#include "deepspeed/kernels/adam.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/sum_of_squares.h"
 
 namespace deepspeed::optim {
-namespace {
-
-at::Tensor like(const at::Tensor& flat) {
-  return flat::large_zeros(flat.numel(), flat.options());
-}
-
-} // namespace
 
 // Updates the rows of one parameter as their gradient comes, but for those that
 // get more of it: their gradient is kept.
@@ -34,8 +25,8 @@ class Adam::EarlyRows : public flat::RowConsumer {
       : adam_(adam),
         entry_(entry),
         numbers_(numbers),
-        columns_(entry.master.size(1)),
-        squares_(with_norm ? entry.master.size(0) : 0) {}
+        columns_(entry.parameter.size(1)),
+        squares_(with_norm ? entry.parameter.size(0) : 0) {}
 
   const flat::FlatEntry& entry() const {
     return entry_;
@@ -62,7 +53,7 @@ class Adam::EarlyRows : public flat::RowConsumer {
         std::copy_n(
             from,
             columns_,
-            entry_.slot.grad.data_ptr<float>() + row * columns_);
+            entry_.slot.grad().data_ptr<float>() + row * columns_);
         from += columns_;
         ++row;
         ++next;
@@ -71,7 +62,7 @@ class Adam::EarlyRows : public flat::RowConsumer {
   }
 
   std::array<const float*, 3> reads(int64_t begin) const override {
-    const kernels::AdamArrays arrays = adam_.arrays(offset(begin), nullptr);
+    const kernels::AdamArrays arrays = adam_.arrays(offset(begin));
     return {arrays.weight, arrays.exp_avg, arrays.exp_avg_sq};
   }
 
@@ -89,7 +80,8 @@ class Adam::EarlyRows : public flat::RowConsumer {
     }
     double total = std::accumulate(squares_.begin(), squares_.end(), 0.0);
     for (const int64_t row : kept_) {
-      total += kernels::sum_of_squares(adam_.gradient(offset(row)), columns_);
+      total +=
+          kernels::sum_of_squares(adam_.arrays(offset(row)).gradient, columns_);
     }
     return total;
   }
@@ -100,7 +92,8 @@ class Adam::EarlyRows : public flat::RowConsumer {
     tasks.add_ranges(
         0, std::ssize(kept_), kRows, [this](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) {
-            update(kept_[i], kept_[i] + 1, adam_.gradient(offset(kept_[i])));
+            const int64_t row = kept_[i];
+            update(row, row + 1, adam_.arrays(offset(row)).gradient);
           }
         });
   }
@@ -111,11 +104,9 @@ class Adam::EarlyRows : public flat::RowConsumer {
   }
 
   void update(int64_t begin, int64_t end, const float* gradient) const {
-    kernels::adam_update(
-        numbers_,
-        adam_.arrays(offset(begin), gradient),
-        0,
-        (end - begin) * columns_);
+    kernels::AdamArrays arrays = adam_.arrays(offset(begin));
+    arrays.gradient = gradient;
+    kernels::adam_update(numbers_, arrays, 0, (end - begin) * columns_);
   }
 
   const Adam& adam_;
@@ -130,14 +121,17 @@ class Adam::EarlyRows : public flat::RowConsumer {
 Adam::Adam(flat::FlatParameters& parameters, const AdamOptions& options)
     : parameters_(parameters),
       options_(options),
-      exp_avg_(like(parameters.master())),
-      exp_avg_sq_(like(parameters.master())) {
+      tensors_(
+          {parameters.master(),
+           parameters.gradients(),
+           parameters.has_separate_master() ? parameters.compute()
+                                            : at::Tensor()}),
+      moments_(parameters.master()) {
   for (const flat::FlatEntry& entry : parameters.entries()) {
-    const auto view = [&](const at::Tensor& flat) {
-      return flat.narrow(0, entry.offset, entry.numel)
-          .view(entry.master.sizes());
-    };
-    state_.push_back({0, view(exp_avg_), view(exp_avg_sq_)});
+    state_.push_back(
+        {0,
+         entry.view_of(moments_.exp_avg),
+         entry.view_of(moments_.exp_avg_sq)});
   }
 }
 
@@ -149,7 +143,7 @@ void Adam::start_early(
     bool with_norm) {
   auto& entries = parameters_.entries();
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].slot.rows_come_last) {
+    if (entries[i].slot.traits.rows_come_last) {
       early_.push_back(std::make_unique<EarlyRows>(
           *this,
           entries[i],
@@ -174,15 +168,15 @@ void Adam::step(double learning_rate, double gradient_scale) {
   // updated together.
   size_t i = 0;
   while (i < entries.size()) {
-    if (entries[i].slot.fresh || is_early(entries[i])) {
-      state_[i].step += entries[i].slot.fresh ? 0 : 1;
+    if (entries[i].slot.is_fresh() || is_early(entries[i])) {
+      state_[i].step += entries[i].slot.is_fresh() ? 0 : 1;
       ++i;
       continue;
     }
     const int64_t step = state_[i].step + 1;
     const int64_t begin = entries[i].offset;
     int64_t end = begin;
-    while (i < entries.size() && !entries[i].slot.fresh &&
+    while (i < entries.size() && !entries[i].slot.is_fresh() &&
            !is_early(entries[i]) && state_[i].step + 1 == step) {
       state_[i].step = step;
       end = entries[i].offset + entries[i].numel;
@@ -190,7 +184,7 @@ void Adam::step(double learning_rate, double gradient_scale) {
     }
     const kernels::AdamStep parameters =
         numbers(step, learning_rate, gradient_scale);
-    const kernels::AdamArrays all = arrays(0, gradient(0));
+    const kernels::AdamArrays all = arrays(0);
     const auto update = [=](int64_t block) {
       const int64_t first = begin + block * kGrain;
       kernels::adam_update(
@@ -223,26 +217,8 @@ kernels::AdamStep Adam::numbers(
       .grad_scale = static_cast<float>(gradient_scale)};
 }
 
-kernels::AdamArrays Adam::arrays(int64_t offset, const float* gradient) const {
-  kernels::AdamArrays arrays;
-  arrays.gradient = gradient;
-  arrays.weight = parameters_.master().data_ptr<float>() + offset;
-  arrays.exp_avg = exp_avg_.data_ptr<float>() + offset;
-  arrays.exp_avg_sq = exp_avg_sq_.data_ptr<float>() + offset;
-  const at::Tensor& compute = parameters_.compute();
-  if (compute.scalar_type() == at::kHalf) {
-    arrays.float16_weight =
-        reinterpret_cast<base::Float16*>(compute.data_ptr<at::Half>()) + offset;
-  } else if (compute.scalar_type() == at::kBFloat16) {
-    arrays.low_precision_weight =
-        reinterpret_cast<base::BFloat16*>(compute.data_ptr<at::BFloat16>()) +
-        offset;
-  }
-  return arrays;
-}
-
-const float* Adam::gradient(int64_t offset) const {
-  return parameters_.gradients().const_data_ptr<float>() + offset;
+kernels::AdamArrays Adam::arrays(int64_t offset) const {
+  return arrays_of(tensors_, moments_, offset);
 }
 
 double Adam::gradient_norm() const {
@@ -253,13 +229,14 @@ double Adam::gradient_norm() const {
       const flat::FlatEntry& entry = rows->entry();
       if (rows->begun() && range.begin <= entry.offset &&
           entry.offset < range.end) {
-        total +=
-            sum_of_squares(gradient(range.begin), entry.offset - range.begin);
+        total += sum_of_squares(
+            arrays(range.begin).gradient, entry.offset - range.begin);
         total += rows->sum_of_squares();
         range.begin = entry.offset + entry.numel;
       }
     }
-    total += sum_of_squares(gradient(range.begin), range.end - range.begin);
+    total +=
+        sum_of_squares(arrays(range.begin).gradient, range.end - range.begin);
   }
   return std::sqrt(total);
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "deepspeed/flat/flat_parameters.h"
-#include "deepspeed/kernels/adam.h"
+#include "deepspeed/optim/adam_arrays.h"
 
 namespace deepspeed::optim {
 
@@ -29,7 +29,8 @@ struct AdamParameterState {
 // Kingma and Ba, "Adam: a method for stochastic optimization" (2015), computed
 // as torch/optim/adam.py does: bias corrections in double, the rest in fp32.
 //
-// Parameters without a gradient in a step are left alone, their step count
+// The rule is that of make_shard_adam(), with torch's count of steps for each
+// parameter: those without a gradient in a step are left alone, their count
 // too. The update is one pass over memory: unscale and clip, moments, weights,
 // and the compute-dtype copy. The result does not depend on the thread count.
 // Not thread-safe.
@@ -77,14 +78,13 @@ class Adam {
       double learning_rate,
       double gradient_scale) const;
   // Of the elements from `offset` on.
-  kernels::AdamArrays arrays(int64_t offset, const float* gradient) const;
-  const float* gradient(int64_t offset) const;
+  kernels::AdamArrays arrays(int64_t offset) const;
 
   flat::FlatParameters& parameters_;
   AdamOptions options_;
   double last_learning_rate_ = 0;
-  at::Tensor exp_avg_; // [numel], fp32
-  at::Tensor exp_avg_sq_; // [numel], fp32
+  ShardTensors tensors_; // all elements
+  AdamMoments moments_;
   std::vector<AdamParameterState> state_;
   std::vector<std::unique_ptr<EarlyRows>> early_; // of this step
 };

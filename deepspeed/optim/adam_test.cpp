@@ -59,9 +59,9 @@ void check_against_plain(const AdamOptions& options, at::ScalarType dtype) {
   std::vector<at::Tensor> m;
   std::vector<at::Tensor> v;
   for (const auto& entry : entries) {
-    p.push_back(entry.master.clone());
-    m.push_back(at::zeros_like(entry.master));
-    v.push_back(at::zeros_like(entry.master));
+    p.push_back(parameters.master(entry).clone());
+    m.push_back(at::zeros_like(parameters.master(entry)));
+    v.push_back(at::zeros_like(parameters.master(entry)));
   }
   for (int64_t step = 1; step <= 5; ++step) {
     const at::Tensor x = at::randn({7, 5});
@@ -72,14 +72,22 @@ void check_against_plain(const AdamOptions& options, at::ScalarType dtype) {
     const double scale = 0.5;
     for (size_t i : {0, 2}) {
       plain_adam(
-          options, step, 1e-2, p[i], entries[i].slot.grad * scale, m[i], v[i]);
+          options,
+          step,
+          1e-2,
+          p[i],
+          entries[i].slot.grad() * scale,
+          m[i],
+          v[i]);
     }
     adam.step(1e-2, scale);
     for (size_t i : {0, 1, 2}) {
-      EXPECT_TRUE(at::allclose(entries[i].master, p[i], 2e-6, 1e-7));
+      EXPECT_TRUE(
+          at::allclose(parameters.master(entries[i]), p[i], 2e-6, 1e-7));
       EXPECT_TRUE(at::allclose(adam.state()[i].exp_avg, m[i], 2e-6, 1e-7));
       EXPECT_TRUE(at::allclose(adam.state()[i].exp_avg_sq, v[i], 2e-6, 1e-9));
-      EXPECT_TRUE(at::equal(entries[i].parameter, entries[i].master.to(dtype)));
+      EXPECT_TRUE(at::equal(
+          entries[i].parameter, parameters.master(entries[i]).to(dtype)));
     }
     EXPECT_EQ(adam.state()[0].step, step);
     EXPECT_EQ(adam.state()[1].step, 0);
@@ -107,7 +115,7 @@ void write_gradient(
     const at::Tensor& rows,
     const std::vector<int64_t>& more) {
   flat::RowConsumer* const consumer = slot.row_consumer();
-  const flat::GradientSlot::Target target = slot.take();
+  const flat::GradientTarget target = slot.take();
   if (consumer == nullptr) {
     at::Tensor(target.grad).copy_(rows);
   } else {
@@ -130,7 +138,7 @@ std::vector<at::Tensor> updated(bool early, at::ScalarType dtype) {
   flat::FlatParameters parameters(module, dtype);
   Adam adam(parameters, {.weight_decay = 0.1});
   flat::GradientSlot& slot = parameters.entries()[0].slot;
-  slot.rows_come_last = true;
+  slot.traits.rows_come_last = true;
   const std::vector<std::vector<int64_t>> more = {{1, 2, 5}, {}, {0, 3}, {4}};
   std::vector<double> norms;
   for (size_t step = 0; step < more.size(); ++step) {
@@ -168,7 +176,7 @@ TEST(Adam, AnEarlyStartIsForOneDenseGradient) {
   flat::FlatParameters parameters(module, at::kFloat);
   Adam adam(parameters, {});
   flat::GradientSlot& slot = parameters.entries()[0].slot;
-  slot.rows_come_last = true;
+  slot.traits.rows_come_last = true;
   adam.start_early(1e-2);
   EXPECT_NE(slot.row_consumer(), nullptr);
   slot.take();
@@ -183,7 +191,7 @@ TEST(Adam, TheNormOfAnEarlyStartMustBeAskedFor) {
   flat::FlatParameters parameters(module, at::kFloat);
   Adam adam(parameters, {});
   flat::GradientSlot& slot = parameters.entries()[0].slot;
-  slot.rows_come_last = true;
+  slot.traits.rows_come_last = true;
   parameters.begin_step();
   adam.start_early(1e-2);
   write_gradient(slot, at::randn({6, 70}), {});
@@ -199,8 +207,8 @@ TEST(GradientNorm, LeavesOutParametersWithoutGradient) {
   parameters.collect();
   const auto& entries = parameters.entries();
   const double expected = std::sqrt(
-      entries[0].slot.grad.to(at::kDouble).pow(2).sum().item<double>() +
-      entries[2].slot.grad.to(at::kDouble).pow(2).sum().item<double>());
+      entries[0].slot.grad().to(at::kDouble).pow(2).sum().item<double>() +
+      entries[2].slot.grad().to(at::kDouble).pow(2).sum().item<double>());
   EXPECT_NEAR(gradient_norm(parameters), expected, 1e-9 * expected);
   EXPECT_NEAR(gradient_norm(parameters, 0.25), expected / 4, 1e-9 * expected);
 }

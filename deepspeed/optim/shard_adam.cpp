@@ -1,7 +1,6 @@
 // Adam and AdamW on one shard.
-#include "deepspeed/flat/large_tensor.h"
 #include "deepspeed/flat/parallel.h"
-#include "deepspeed/kernels/adam.h"
+#include "deepspeed/optim/adam_arrays.h"
 #include "deepspeed/optim/grain.h"
 #include "deepspeed/optim/shard_optimizer.h"
 
@@ -14,11 +13,9 @@ constexpr int64_t kNoBiasCorrection = int64_t{1} << 60;
 class ShardAdam : public ShardOptimizer {
  public:
   ShardAdam(const at::Tensor& weight, const ShardAdamOptions& options)
-      : options_(options) {
-    states_.push_back(
-        {"exp_avg", flat::large_zeros(weight.numel(), weight.options())});
-    states_.push_back(
-        {"exp_avg_sq", flat::large_zeros(weight.numel(), weight.options())});
+      : options_(options), moments_(weight) {
+    states_.push_back({"exp_avg", moments_.exp_avg});
+    states_.push_back({"exp_avg_sq", moments_.exp_avg_sq});
   }
 
   void step(const ShardTensors& shard, const ShardStep& step) override {
@@ -32,28 +29,16 @@ class ShardAdam : public ShardOptimizer {
         .decoupled = options_.decoupled_weight_decay,
         .step = options_.bias_correction ? steps_ : kNoBiasCorrection,
         .grad_scale = static_cast<float>(step.gradient_scale)};
-    kernels::AdamArrays arrays;
-    arrays.gradient = shard.gradient.const_data_ptr<float>();
-    arrays.weight = shard.weight.data_ptr<float>();
-    arrays.exp_avg = states_[0].tensor.data_ptr<float>();
-    arrays.exp_avg_sq = states_[1].tensor.data_ptr<float>();
-    const bool bf16 = shard.low_precision.defined() &&
-        shard.low_precision.scalar_type() == at::kBFloat16;
-    if (bf16) {
-      arrays.low_precision_weight = reinterpret_cast<base::BFloat16*>(
-          shard.low_precision.data_ptr<at::BFloat16>());
-    }
+    const kernels::AdamArrays arrays = arrays_of(shard, moments_);
     flat::for_ranges(
         0, shard.weight.numel(), kGrain, [&](int64_t begin, int64_t end) {
           kernels::adam_update(parameters, arrays, begin, end);
         });
-    if (shard.low_precision.defined() && !bf16) {
-      shard.low_precision.copy_(shard.weight);
-    }
   }
 
  private:
   ShardAdamOptions options_;
+  AdamMoments moments_;
 };
 
 } // namespace

@@ -23,7 +23,6 @@
 namespace deepspeed::pretrain {
 namespace {
 
-constexpr int kGiveUpAfter = 10; // steps in a row that are not finite
 constexpr int kFailedSaves = 3; // checkpoints in a row that were not written
 
 } // namespace
@@ -230,8 +229,8 @@ std::optional<double> Run::gradient_scale(const optim::Adam& optimizer) {
 }
 
 void Run::count_bad_steps(bool finite) {
+  health_.bad_steps.count(!finite);
   if (finite) {
-    health_.bad_steps = 0;
     return;
   }
   // The engine says itself which updates it leaves out.
@@ -239,11 +238,11 @@ void Run::count_bad_steps(bool finite) {
       "warning: loss or gradient of step " + std::to_string(step_) +
       " is not finite" +
       (settings_.engine.enabled ? "" : ": the update is left out"));
-  if (++health_.bad_steps >= kGiveUpAfter) {
+  if (health_.bad_steps.is_hopeless()) {
     throw base::Error(
         base::ExitCode::internal,
-        "the loss was not finite for " + std::to_string(kGiveUpAfter) +
-            " steps in a row",
+        "the loss was not finite for " +
+            std::to_string(health_.bad_steps.in_a_row()) + " steps in a row",
         "step " + std::to_string(step_),
         recovery_hint(settings_, folder_, saved_step_));
   }
@@ -315,7 +314,7 @@ void Run::evaluate_now() {
 // any good, the next loss tells. So the last batch is tried again before its
 // weights take the place of a checkpoint that was good.
 bool Run::is_sound() {
-  bool sound = health_.bad_steps == 0 && trained_->is_finite();
+  bool sound = health_.bad_steps.in_a_row() == 0 && trained_->is_finite();
   if (sound && health_.batch != nullptr) {
     sound = std::isfinite(trained_->model()->evaluate(health_.batch).loss_sum);
   }

@@ -9,6 +9,7 @@
 #include "deepspeed/comm/process_group.h"
 #include "deepspeed/config/config.h"
 #include "deepspeed/engine/engine.h"
+#include "deepspeed/optim/skipped_steps.h"
 #include "deepspeed/pretrain/data.h"
 #include "deepspeed/pretrain/profiler.h"
 #include "deepspeed/pretrain/run_folder.h"
@@ -28,7 +29,7 @@ std::string print_config(const settings::Options& options);
 // Whether what a run has trained can be relied on.
 struct Health {
   bool finite = true; // all losses of this step, on this rank
-  int bad_steps = 0; // in a row, on any rank
+  optim::SkippedSteps bad_steps; // on any rank
   bool save_due = false; // a checkpoint waits for weights that are good
   std::shared_ptr<const bert::Batch> batch; // the last one
 };

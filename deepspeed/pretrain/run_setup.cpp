@@ -177,8 +177,7 @@ void Run::tell_memory_plan() const {
     if (optimizer.type == config::OptimizerType::sgd) {
       inputs.moments = optimizer.params.momentum != 0 ? 1 : 0;
     }
-    inputs.whole_gradients = engine_config_->zero_optimization.stage < 2 ||
-        engine_config_->gradient_accumulation_steps > 1;
+    inputs.whole_gradients = engine_config_->keeps_whole_gradients();
   }
   const MemoryPlan plan = plan_memory(inputs);
   base::log_info("memory plan: " + memory_plan_text(plan));

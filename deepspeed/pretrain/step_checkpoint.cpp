@@ -76,7 +76,7 @@ Value model_value(
   for (const bert::NamedTensor& entry : entries) {
     for (const flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
-        model.set(entry.name, tensors.add(flat.master));
+        model.set(entry.name, tensors.add(parameters.master(flat)));
       }
     }
   }
@@ -147,7 +147,8 @@ void load_model(
     const formats::Tensor& saved = tensor_at(saved_model, entry.name, path);
     for (flat::FlatEntry& flat : parameters.entries()) {
       if (flat.parameter.is_same(entry.tensor)) {
-        flat::copy_from_file(saved, path + ": " + entry.name, flat.master);
+        flat::copy_from_file(
+            saved, path + ": " + entry.name, parameters.master(flat));
       }
     }
   }
@@ -286,7 +287,7 @@ LoadedState SingleProcessModel::load(const checkpoint::CheckpointPath& from) {
 
 bool SingleProcessModel::is_finite() const {
   for (const flat::FlatEntry& entry : parameters_.entries()) {
-    if (!flat::is_finite(entry.master)) {
+    if (!flat::is_finite(parameters_.master(entry))) {
       return false;
     }
   }
@@ -315,7 +316,7 @@ void load_step_checkpoint_weights(
 std::vector<bert::NamedTensor> SingleProcessModel::weights() const {
   std::vector<bert::NamedTensor> weights;
   for (const flat::FlatEntry& entry : parameters_.entries()) {
-    weights.push_back({entry.name, entry.master});
+    weights.push_back({entry.name, parameters_.master(entry)});
   }
   return weights;
 }

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <optional>
+#include <span>
 
 #include "deepspeed/base/trace.h"
 
@@ -24,71 +26,170 @@ struct GradientReducer::State {
   FlatGroup* group = nullptr;
   Bucket bucket;
   int64_t number = 0; // in the order of reduction
-  // [end - begin], fp32, where backward writes: a view, or only while it lives
+  // [end - begin], fp32, where backward writes; undefined: no room yet
   at::Tensor gradients;
-  at::Tensor summed; // `gradients`, or a copy in host memory
+  at::Tensor summed; // where the ranks sum: `gradients`, or a copy
   at::Tensor wire; // what travels, if that is another tensor
   size_t waiting_for = 0; // parameters without a complete gradient
   std::shared_ptr<comm::Work> work;
+  std::vector<std::unique_ptr<Watched>> parameters; // in flat order
 };
 
-struct GradientReducer::Hook {
+// Hangs on a parameter as long as the reducer lives.
+class GradientReducer::Watched : public flat::GradientObserver {
+ public:
+  Watched(GradientReducer& reducer, State& bucket, flat::FlatEntry& entry)
+      : reducer_(reducer), bucket_(bucket), entry_(entry) {
+    entry_.slot.observer = this;
+    // A node that runs once in a graph, when every use of the parameter there
+    // has contributed: to parameter.grad(), or straight to the slot.
+    accumulator_ = torch::autograd::impl::grad_accumulator(entry.parameter);
+    using torch::autograd::variable_list;
+    key_ = accumulator_->add_post_hook(
+        std::make_unique<torch::autograd::utils::LambdaPostHook>(
+            [this](const variable_list& outputs, const variable_list&) {
+              on_gradient();
+              return outputs;
+            }));
+  }
+  ~Watched() override {
+    accumulator_->del_post_hook(key_);
+    entry_.slot.observer = nullptr;
+    entry_.slot.begin_step();
+  }
+
+  void make_room() override {
+    reducer_.make_room(bucket_);
+  }
+  void on_dense() override;
+  flat::GradientTarget take_again() override;
+  flat::RowGradients* late_rows() override {
+    return rows_ && !rows_->values.defined() ? &*rows_ : nullptr;
+  }
+
+  // Whether rows that come last are summed by themselves.
+  bool rows_go_apart() const {
+    return entry_.slot.traits.rows_come_last && reducer_.is_overlapped();
+  }
+  FlatGroup& group() const {
+    return *bucket_.group;
+  }
+  flat::FlatEntry& entry() const {
+    return entry_;
+  }
+  // Rows that came after the dense gradient; nothing if that did not go ahead.
+  std::optional<flat::RowGradients>& rows() {
+    return rows_;
+  }
+  // What came when the gradient had been handed over: fp32, the parameter's
+  // shape, where the module computes; undefined: nothing.
+  at::Tensor& again() {
+    return again_;
+  }
+
+ private:
+  void on_gradient();
+  void hand_over();
+
+  GradientReducer& reducer_;
+  State& bucket_;
+  flat::FlatEntry& entry_;
   // Kept alive; libtorch 2.11 and 2.15 differ in the kind of pointer.
-  decltype(torch::autograd::impl::grad_accumulator(at::Tensor())) accumulator;
-  uintptr_t key = 0;
+  decltype(torch::autograd::impl::grad_accumulator(at::Tensor())) accumulator_;
+  uintptr_t key_ = 0;
+  std::optional<flat::RowGradients> rows_;
+  at::Tensor again_;
 };
+
+void GradientReducer::Watched::on_gradient() {
+  if (!reducer_.in_backward_) {
+    // Somebody else's backward pass: parameter.grad() is his. A block that
+    // writes straight to its slot has written there, though.
+    if (!entry_.parameter.grad().defined()) {
+      reducer_.written_outside_ = entry_.name;
+    }
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  entry_.slot.collect(entry_.parameter);
+  if (!reducer_.last_ || entry_.slot.is_handed_over() ||
+      entry_.slot.traits.is_unused) {
+    return; // of those nobody waits for the last
+  }
+  hand_over();
+}
+
+// The dense gradient goes ahead; rows that follow are summed in wait().
+void GradientReducer::Watched::on_dense() {
+  if (!rows_go_apart() || !reducer_.in_backward_ || !reducer_.last_ ||
+      entry_.slot.is_handed_over()) {
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  rows_.emplace();
+  hand_over();
+}
+
+void GradientReducer::Watched::hand_over() {
+  entry_.slot.hand_over();
+  --bucket_.waiting_for;
+  if (reducer_.options_.overlap) {
+    reducer_.launch_ready();
+  }
+}
+
+flat::GradientTarget GradientReducer::Watched::take_again() {
+  const bool fresh = !again_.defined();
+  if (fresh) {
+    again_ = at::empty(
+        entry_.parameter.sizes(), entry_.parameter.options().dtype(at::kFloat));
+    std::erase(reducer_.unused_, entry_.name);
+  }
+  return {again_, !fresh};
+}
 
 GradientReducer::GradientReducer(
     std::vector<std::unique_ptr<FlatGroup>>& groups,
     comm::ProcessGroup& ranks,
-    const Layout& layout,
     const ReducerOptions& options)
-    : groups_(groups), ranks_(ranks), layout_(layout), options_(options) {
+    : groups_(groups), ranks_(ranks), options_(options) {
   // Backward reaches the last group first.
   for (size_t g = groups_.size(); g-- > 0;) {
-    std::vector<int64_t> numels;
-    std::vector<size_t> early;
-    for (const flat::FlatEntry& entry : groups_[g]->entries()) {
-      if (entry.slot.rows_come_last && is_overlapped()) {
-        early.push_back(numels.size());
-      }
-      numels.push_back(entry.numel);
+    add_buckets(*groups_[g]);
+  }
+}
+
+void GradientReducer::add_buckets(FlatGroup& group) {
+  std::vector<int64_t> numels;
+  std::vector<size_t> early;
+  for (const flat::FlatEntry& entry : group.entries()) {
+    if (entry.slot.traits.rows_come_last && is_overlapped()) {
+      early.push_back(numels.size());
     }
-    const int64_t most = is_overlapped()
-        ? std::min(options_.bucket_size, kOverlappedBucket)
-        : options_.bucket_size;
-    for (const Bucket& bucket : cut_into_buckets(numels, most, early)) {
-      auto state = std::make_unique<State>();
-      state->group = groups_[g].get();
-      state->bucket = bucket;
-      state->number = static_cast<int64_t>(buckets_.size());
-      if (layout_.whole_gradients) {
-        const int64_t numel = bucket.end - bucket.begin;
-        state->gradients =
-            state->group->module_gradients().narrow(0, bucket.begin, numel);
-        state->summed =
-            state->group->gradients().narrow(0, bucket.begin, numel);
-      }
-      buckets_.push_back(std::move(state));
-      for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
-        watch(buckets_.size() - 1, groups_[g]->entries()[i]);
-      }
+    numels.push_back(entry.numel);
+  }
+  const int64_t most = is_overlapped()
+      ? std::min(options_.bucket_size, kOverlappedBucket)
+      : options_.bucket_size;
+  for (const Bucket& bucket : cut_into_buckets(numels, most, early)) {
+    auto state = std::make_unique<State>();
+    state->group = &group;
+    state->bucket = bucket;
+    state->number = static_cast<int64_t>(buckets_.size());
+    if (!group.gradients().is_temporary()) {
+      state->gradients = group.gradients().open(bucket.begin, bucket.end);
     }
+    for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
+      state->parameters.push_back(
+          std::make_unique<Watched>(*this, *state, group.entries()[i]));
+    }
+    buckets_.push_back(std::move(state));
   }
 }
 
 GradientReducer::~GradientReducer() {
-  for (const Hook& hook : hooks_) {
-    hook.accumulator->del_post_hook(hook.key);
-  }
   for (const auto& state : buckets_) {
-    for (flat::FlatEntry& entry : state->group->entries()) {
-      entry.slot.make_room = nullptr;
-      entry.slot.on_dense = nullptr;
-      entry.slot.is_awaited = false;
-      entry.slot.is_handed_over = false;
-      entry.slot.take_again = nullptr;
-    }
+    state->parameters.clear();
     try {
       if (state->work) {
         state->work->wait();
@@ -97,31 +198,6 @@ GradientReducer::~GradientReducer() {
       // Whoever used the group has been told.
     }
   }
-}
-
-void GradientReducer::watch(size_t bucket, flat::FlatEntry& entry) {
-  if (!layout_.whole_gradients) {
-    entry.slot.make_room = [this, bucket] { make_room(*buckets_[bucket]); };
-  }
-  if (entry.slot.rows_come_last && is_overlapped()) {
-    entry.slot.on_dense = [this, bucket, &entry] { on_dense(bucket, entry); };
-    rows_.push_back({buckets_[bucket]->group, &entry});
-  }
-  // A node that runs once in a graph, when every use of the parameter there has
-  // contributed: to parameter.grad(), or straight to the slot.
-  Hook hook;
-  entry.slot.is_awaited = true;
-  entry.slot.take_again = [this, &entry] { return take_again(entry); };
-  hook.accumulator = torch::autograd::impl::grad_accumulator(entry.parameter);
-  using torch::autograd::variable_list;
-  hook.key = hook.accumulator->add_post_hook(
-      std::make_unique<torch::autograd::utils::LambdaPostHook>(
-          [this, bucket, &entry](
-              const variable_list& outputs, const variable_list&) {
-            on_gradient(bucket, entry);
-            return outputs;
-          }));
-  hooks_.push_back(std::move(hook));
 }
 
 bool GradientReducer::is_overlapped() const {
@@ -133,31 +209,43 @@ void GradientReducer::make_room(State& state) {
     return;
   }
   const Bucket& bucket = state.bucket;
-  state.gradients = at::empty(
-      {bucket.end - bucket.begin},
-      at::TensorOptions(at::kFloat).device(layout_.device));
-  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
-    flat::FlatEntry& entry = state.group->entries()[i];
-    entry.slot.grad =
+  state.gradients = state.group->gradients().open(bucket.begin, bucket.end);
+  for (const auto& parameter : state.parameters) {
+    flat::FlatEntry& entry = parameter->entry();
+    entry.slot.set_place(
         state.gradients.narrow(0, entry.offset - bucket.begin, entry.numel)
-            .view(entry.parameter.sizes());
+            .view(entry.parameter.sizes()));
   }
 }
 
 void GradientReducer::begin_step() {
   for (const auto& group : groups_) {
-    for (flat::FlatEntry& entry : group->entries()) {
-      entry.slot.fresh = true;
-      entry.slot.late.reset();
-      entry.slot.is_handed_over = false;
-      entry.parameter.mutable_grad().reset();
-    }
+    group->order().forget_gradients();
   }
-  again_.clear();
+  for_each_watched([](Watched& parameter) {
+    parameter.rows().reset();
+    parameter.again().reset();
+  });
   written_outside_.clear();
   unused_.clear();
   reduce_seconds_ = 0;
   exposed_seconds_ = 0;
+}
+
+template <typename Function>
+void GradientReducer::for_each_watched(const Function& function) const {
+  for (const auto& state : buckets_) {
+    for (const auto& parameter : state->parameters) {
+      function(*parameter);
+    }
+  }
+}
+
+bool GradientReducer::has_more() const {
+  bool any = false;
+  for_each_watched(
+      [&](Watched& parameter) { any = any || parameter.again().defined(); });
+  return any;
 }
 
 void GradientReducer::begin_backward(bool last) {
@@ -166,85 +254,36 @@ void GradientReducer::begin_backward(bool last) {
   next_ = 0;
   finished_ = 0;
   for (const auto& state : buckets_) {
-    const auto& entries = state->group->entries();
     state->waiting_for = std::count_if(
-        entries.begin() + state->bucket.first_entry,
-        entries.begin() + state->bucket.last_entry + 1,
-        [](const flat::FlatEntry& entry) { return !entry.slot.is_unused; });
+        state->parameters.begin(),
+        state->parameters.end(),
+        [](const auto& parameter) {
+          return !parameter->entry().slot.traits.is_unused;
+        });
   }
-}
-
-void GradientReducer::on_gradient(size_t bucket, flat::FlatEntry& entry) {
-  if (!in_backward_) {
-    // Somebody else's backward pass: parameter.grad() is his. A block that
-    // writes straight to its slot has written there, though.
-    if (!entry.parameter.grad().defined()) {
-      written_outside_ = entry.name;
-    }
-    return;
-  }
-  const at::NoGradGuard no_grad;
-  entry.slot.collect(entry.parameter);
-  if (!last_ || entry.slot.is_handed_over || entry.slot.is_unused) {
-    return; // of those nobody waits for the last
-  }
-  entry.slot.is_handed_over = true;
-  --buckets_[bucket]->waiting_for;
-  if (options_.overlap) {
-    launch_ready();
-  }
-}
-
-flat::GradientSlot::Target GradientReducer::take_again(flat::FlatEntry& entry) {
-  const auto [place, fresh] = again_.try_emplace(&entry);
-  if (fresh) {
-    place->second = at::empty(
-        entry.parameter.sizes(), entry.parameter.options().dtype(at::kFloat));
-    std::erase(unused_, entry.name);
-  }
-  return {place->second, !fresh};
-}
-
-// The dense gradient goes ahead; rows that follow are summed in wait().
-void GradientReducer::on_dense(size_t bucket, flat::FlatEntry& entry) {
-  if (!in_backward_ || !last_ || entry.slot.is_handed_over) {
-    return;
-  }
-  const at::NoGradGuard no_grad;
-  entry.slot.late.emplace();
-  entry.slot.is_handed_over = true;
-  --buckets_[bucket]->waiting_for;
-  launch_ready();
 }
 
 void GradientReducer::launch_ready() {
   while (next_ < buckets_.size() && buckets_[next_]->waiting_for == 0) {
     launch(*buckets_[next_++]);
   }
-  if (!layout_.whole_gradients) {
-    take_finished(false);
-  }
+  take_finished(false);
 }
 
 void GradientReducer::launch(State& state) {
   const Bucket& bucket = state.bucket;
-  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
-    flat::FlatEntry& entry = state.group->entries()[i];
-    if (entry.slot.fresh) {
-      if (!again_.contains(&entry)) {
+  for (const auto& parameter : state.parameters) {
+    flat::FlatEntry& entry = parameter->entry();
+    if (entry.slot.is_fresh()) {
+      if (!parameter->again().defined()) {
         unused_.push_back(entry.name);
       }
-      entry.slot.is_handed_over = false; // nothing came
-      entry.slot.take().grad.zero_();
+      entry.slot.write_zeros();
     }
-    entry.slot.is_handed_over = true;
+    entry.slot.hand_over();
   }
-  const bool in_host_memory = !layout_.exchange_on_device;
-  if (!layout_.whole_gradients) { // .cpu(): itself, if it is there already
-    state.summed = in_host_memory ? state.gradients.cpu() : state.gradients;
-  } else if (in_host_memory && !layout_.device.is_cpu()) {
-    state.summed.copy_(state.gradients);
-  }
+  state.summed = state.group->gradients().to_exchange(
+      bucket.begin, bucket.end, state.gradients);
   at::Tensor data = state.summed;
   if (options_.predivide != 1) {
     data.mul_(static_cast<float>(1 / options_.predivide));
@@ -254,7 +293,7 @@ void GradientReducer::launch(State& state) {
     data = state.wire;
   }
   const base::SpanName name{"reduce", "bucket", state.number};
-  if (layout_.stage == 0 || !options_.reduce_scatter) {
+  if (!state.group->is_sharded() || !options_.reduce_scatter) {
     state.work = ranks_.all_reduce(data, comm::ReduceOp::sum, name);
   } else {
     const std::vector<int64_t> bounds =
@@ -282,14 +321,11 @@ void GradientReducer::abandon_step() noexcept {
   } catch (const std::exception&) {
     // The next collective throws it again.
   }
-  again_.clear();
+  for_each_watched([](Watched& parameter) { parameter.again().reset(); });
   written_outside_.clear();
   for (const auto& state : buckets_) {
     state->work.reset();
-    if (!layout_.whole_gradients) {
-      state->gradients.reset();
-      state->summed.reset();
-    }
+    let_go(*state);
   }
 }
 
@@ -315,31 +351,28 @@ void GradientReducer::finish(State& state) {
     state.summed.copy_(state.wire);
     state.wire.reset();
   }
-  if (layout_.whole_gradients && !layout_.exchange_on_device) {
-    return; // shard_gradient() is a part of gradients()
-  }
-  const Bucket& bucket = state.bucket;
-  const checkpoint::Overlap own = checkpoint::overlap_of(
-      state.group->shard(), bucket.begin, bucket.end - bucket.begin);
-  if (own.numel > 0) {
-    state.group->shard_gradient()
-        .narrow(0, own.in_shard, own.numel)
-        .copy_(state.summed.narrow(0, own.in_parameter, own.numel));
-  }
-  if (layout_.whole_gradients) {
-    return;
-  }
-  state.gradients.reset();
+  state.group->gradients().keep(
+      state.bucket.begin, state.bucket.end, state.summed);
+  let_go(state);
+}
+
+void GradientReducer::let_go(State& state) {
   state.summed.reset();
-  for (size_t i = bucket.first_entry; i <= bucket.last_entry; ++i) {
-    state.group->entries()[i].slot.grad.reset();
+  if (state.group->gradients().is_temporary()) {
+    state.gradients.reset();
+    for (const auto& parameter : state.parameters) {
+      parameter->entry().slot.set_place({});
+    }
   }
 }
 
 // The sum over the ranks, in their order, of the rows that came after the dense
 // gradient. Every rank takes part, also one whose rows went with the dense one.
-void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
-  const flat::RowGradients own = entry.slot.late.value_or(flat::RowGradients());
+void GradientReducer::add_rows(Watched& parameter) {
+  const flat::FlatEntry& entry = parameter.entry();
+  const FlatGroup& group = parameter.group();
+  const flat::RowGradients own =
+      parameter.rows().value_or(flat::RowGradients());
   const int64_t columns = entry.parameter.size(-1);
   at::Tensor values =
       own.values.defined() ? own.values : at::empty({0, columns});
@@ -365,7 +398,7 @@ void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
   ranks_.all_gather(rows, bounds)->wait();
   ranks_.all_gather(all, value_bounds)->wait();
   all = all.to(at::kFloat);
-  float* const sums = group.shard_gradient().data_ptr<float>();
+  float* const sums = group.gradients().shard().data_ptr<float>();
   for (int64_t i = 0; i < bounds.back(); ++i) {
     const checkpoint::Overlap part = checkpoint::overlap_of(
         group.shard(),
@@ -382,39 +415,41 @@ void GradientReducer::add_rows(FlatGroup& group, flat::FlatEntry& entry) {
 void GradientReducer::add_again() {
   const at::NoGradGuard no_grad;
   const base::Span span({"sum gradients that came again"});
-  std::vector<std::pair<FlatGroup*, flat::FlatEntry*>> entries;
-  for (const auto& group : groups_) {
-    for (flat::FlatEntry& entry : group->entries()) {
-      entries.push_back({group.get(), &entry});
-    }
-  }
-  at::Tensor any = at::zeros({static_cast<int64_t>(entries.size())}, at::kLong);
+  std::vector<Watched*> parameters;
+  for_each_watched(
+      [&](Watched& parameter) { parameters.push_back(&parameter); });
+  at::Tensor any =
+      at::zeros({static_cast<int64_t>(parameters.size())}, at::kLong);
   int64_t* const flags = any.data_ptr<int64_t>();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    flags[i] = again_.contains(entries[i].second) ? 1 : 0;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    flags[i] = parameters[i]->again().defined() ? 1 : 0;
   }
   ranks_.all_reduce(any, comm::ReduceOp::max)->wait();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (flags[i] == 0) {
-      continue;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (flags[i] != 0) {
+      add_again(*parameters[i]);
     }
-    const auto& [group, entry] = entries[i];
-    const auto own = again_.find(entry);
-    at::Tensor data = own == again_.end()
-        ? at::zeros({entry->numel}, at::kFloat)
-        : own->second.flatten().cpu();
-    if (options_.predivide != 1) {
-      data.mul_(static_cast<float>(1 / options_.predivide));
-    }
-    data = data.to(options_.wire_dtype);
-    ranks_.all_reduce(data, comm::ReduceOp::sum)->wait();
-    const checkpoint::Overlap part =
-        checkpoint::overlap_of(group->shard(), entry->offset, entry->numel);
-    group->shard_gradient()
-        .narrow(0, part.in_shard, part.numel)
-        .add_(data.narrow(0, part.in_parameter, part.numel).to(at::kFloat));
   }
-  again_.clear();
+}
+
+void GradientReducer::add_again(Watched& parameter) {
+  const flat::FlatEntry& entry = parameter.entry();
+  at::Tensor data = parameter.again().defined()
+      ? parameter.again().flatten().cpu()
+      : at::zeros({entry.numel}, at::kFloat);
+  parameter.again().reset();
+  if (options_.predivide != 1) {
+    data.mul_(static_cast<float>(1 / options_.predivide));
+  }
+  data = data.to(options_.wire_dtype);
+  ranks_.all_reduce(data, comm::ReduceOp::sum)->wait();
+  const FlatGroup& group = parameter.group();
+  const checkpoint::Overlap part =
+      checkpoint::overlap_of(group.shard(), entry.offset, entry.numel);
+  group.gradients()
+      .shard()
+      .narrow(0, part.in_shard, part.numel)
+      .add_(data.narrow(0, part.in_parameter, part.numel).to(at::kFloat));
 }
 
 void GradientReducer::wait() {
@@ -423,9 +458,11 @@ void GradientReducer::wait() {
   const auto start = std::chrono::steady_clock::now();
   take_finished(true);
   if (last_) {
-    for (const auto& [group, entry] : rows_) {
-      add_rows(*group, *entry);
-    }
+    for_each_watched([this](Watched& parameter) {
+      if (parameter.rows_go_apart()) {
+        add_rows(parameter);
+      }
+    });
   }
   exposed_seconds_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)

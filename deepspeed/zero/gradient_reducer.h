@@ -1,7 +1,6 @@
 // Sums gradients over the ranks while backward still runs.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +43,6 @@ class GradientReducer {
   GradientReducer(
       std::vector<std::unique_ptr<FlatGroup>>& groups,
       comm::ProcessGroup& ranks,
-      const Layout& layout,
       const ReducerOptions& options);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
@@ -61,13 +59,11 @@ class GradientReducer {
   // After a backward pass that threw, or in place of an update: waits for what
   // is under way. begin_step() comes next.
   void abandon_step() noexcept;
-  // Returns when shard_gradient() of every group holds the sum, but for what
-  // add_again() adds.
+  // Returns when the shard of every group's gradients holds the sum, but for
+  // what add_again() adds.
   void wait();
   // Whether this rank has gradients that came after those that wait() sums.
-  bool has_more() const {
-    return !again_.empty();
-  }
+  bool has_more() const;
   // Sums them. By all ranks, when one has_more().
   void add_again();
 
@@ -93,34 +89,28 @@ class GradientReducer {
 
  private:
   struct State; // of one bucket
-  struct Hook;
+  class Watched; // one parameter
 
   // Whether sums are made while backward runs.
   bool is_overlapped() const;
-  void watch(size_t bucket, flat::FlatEntry& entry);
+  void add_buckets(FlatGroup& group);
+  template <typename Function>
+  void for_each_watched(const Function& function) const;
   void make_room(State& state);
-  void on_gradient(size_t bucket, flat::FlatEntry& entry);
-  void on_dense(size_t bucket, flat::FlatEntry& entry);
   void launch_ready();
   void launch_rest();
   void launch(State& state);
   // Buckets whose reduction is done; `all`: waits for the rest too.
   void take_finished(bool all);
   void finish(State& state);
-  void add_rows(FlatGroup& group, flat::FlatEntry& entry);
-  flat::GradientSlot::Target take_again(flat::FlatEntry& entry);
+  void let_go(State& state);
+  void add_rows(Watched& parameter);
+  void add_again(Watched& parameter);
 
   std::vector<std::unique_ptr<FlatGroup>>& groups_;
   comm::ProcessGroup& ranks_;
-  Layout layout_;
   ReducerOptions options_;
   std::vector<std::unique_ptr<State>> buckets_;
-  std::vector<Hook> hooks_;
-  // Whose rows come after the dense gradient.
-  std::vector<std::pair<FlatGroup*, flat::FlatEntry*>> rows_;
-  // What came when the gradient had been handed over: fp32, the parameter's
-  // shape, where the module computes.
-  std::map<const flat::FlatEntry*, at::Tensor> again_;
   std::vector<std::string> unused_;
   std::string written_outside_;
   size_t next_ = 0; // bucket to launch

@@ -28,21 +28,21 @@ at::Tensor ramp(int64_t rows, int64_t columns, double scale) {
 // One backward pass of one rank; the gradient that the shards hold, together.
 at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
   const auto ranks = comm::make_process_group(info);
-  Layout layout;
-  layout.stage = plan.stage;
-  layout.whole_gradients = plan.stage < 2;
-  layout.exchange_on_device = plan.on_device;
-  layout.ranks = ranks.get();
+  Placement placement;
+  placement.stage = plan.stage;
+  placement.whole_gradients = plan.stage < 2;
+  placement.exchange_on_device = plan.on_device;
+  placement.ranks = ranks.get();
   std::vector<std::unique_ptr<FlatGroup>> groups;
   groups.push_back(std::make_unique<FlatGroup>(
-      std::vector<NamedParameter>{
+      flat::NamedParameters{
           {"table", at::zeros({kRows, kColumns}).requires_grad_()},
           {"other", at::zeros({kOther}).requires_grad_()}},
-      layout));
+      placement));
   flat::FlatEntry& table = groups[0]->entries()[0];
   flat::FlatEntry& other = groups[0]->entries()[1];
-  table.slot.rows_come_last = plan.late;
-  GradientReducer reducer(groups, *ranks, layout, {.wire_dtype = plan.wire});
+  table.slot.traits.rows_come_last = plan.late;
+  GradientReducer reducer(groups, *ranks, {.wire_dtype = plan.wire});
   reducer.begin_step();
   reducer.begin_backward(/*last=*/true);
   other.slot.take().grad.fill_(info.rank + 1.0f);
@@ -59,7 +59,7 @@ at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
       // The module has run twice before one backward pass: both kinds again.
       EXPECT_EQ(table.slot.late_rows(), nullptr);
       for (const bool second : {false, true}) {
-        const flat::GradientSlot::Target again = table.slot.take();
+        const flat::GradientTarget again = table.slot.take();
         EXPECT_EQ(again.add, second);
         second ? again.grad.add_(0.25) : again.grad.fill_(0.5);
         table.slot.dense_is_complete();
@@ -77,7 +77,7 @@ at::Tensor reduced(const Case& plan, const comm::RankInfo& info) {
   }
   at::Tensor whole = at::zeros({groups[0]->bounds().back()});
   const checkpoint::Shard& own = groups[0]->shard();
-  whole.narrow(0, own.offset, own.size).copy_(groups[0]->shard_gradient());
+  whole.narrow(0, own.offset, own.size).copy_(groups[0]->gradients().shard());
   if (plan.stage > 0) {
     ranks->all_gather(whole, groups[0]->bounds())->wait();
   }
@@ -141,23 +141,22 @@ TEST(ExchangeOnDevice, WeightsOfAllShardsReachTheModule) {
     for (const int stage : {0, 1, 2}) {
       comm::Ranks processes(3, [&](const comm::RankInfo& info) {
         const auto ranks = comm::make_process_group(info);
-        Layout layout{.stage = stage, .compute_dtype = dtype};
-        layout.whole_gradients = stage < 2;
-        layout.exchange_on_device = true;
-        layout.ranks = ranks.get();
+        Placement placement{.stage = stage, .compute_dtype = dtype};
+        placement.whole_gradients = stage < 2;
+        placement.exchange_on_device = true;
+        placement.ranks = ranks.get();
         at::Tensor weights = ramp(kRows, kColumns, 1.0).requires_grad_();
         std::vector<std::unique_ptr<FlatGroup>> groups;
         groups.push_back(std::make_unique<FlatGroup>(
-            std::vector<NamedParameter>{{"weights", weights}}, layout));
+            flat::NamedParameters{{"weights", weights}}, placement));
         EXPECT_TRUE(
             at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0)));
         groups[0]->master().add_(8);
-        groups[0]->refresh_compute();
+        groups[0]->refresh_own();
         EXPECT_TRUE(
             at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0)))
             << "the shard is no part of the module's weights";
-        ShardedOptimizer optimizer(
-            groups, {}, *ranks, stage, /*gather_size=*/4);
+        ShardedOptimizer optimizer(groups, {}, *ranks, /*gather_size=*/4);
         optimizer.gather_weights();
         EXPECT_TRUE(
             at::equal(weights.to(at::kFloat), ramp(kRows, kColumns, 1.0) + 8))
@@ -173,18 +172,18 @@ TEST(UnusedParameters, HoldNothingUp) {
   for (const int stage : {0, 2}) {
     comm::Ranks processes(2, [&](const comm::RankInfo& info) {
       const auto ranks = comm::make_process_group(info);
-      Layout layout;
-      layout.stage = stage;
-      layout.whole_gradients = stage < 2;
-      layout.ranks = ranks.get();
+      Placement placement;
+      placement.stage = stage;
+      placement.whole_gradients = stage < 2;
+      placement.ranks = ranks.get();
       std::vector<std::unique_ptr<FlatGroup>> groups;
       at::Tensor used = at::zeros({8}).requires_grad_();
       groups.push_back(std::make_unique<FlatGroup>(
-          std::vector<NamedParameter>{
+          flat::NamedParameters{
               {"used", used}, {"unused", at::zeros({8}).requires_grad_()}},
-          layout));
-      groups[0]->entries()[1].slot.is_unused = true;
-      GradientReducer reducer(groups, *ranks, layout, {.bucket_size = 1});
+          placement));
+      groups[0]->entries()[1].slot.traits.is_unused = true;
+      GradientReducer reducer(groups, *ranks, {.bucket_size = 1});
       reducer.begin_step();
       reducer.begin_backward(/*last=*/true);
       used.sum().backward();
@@ -192,7 +191,7 @@ TEST(UnusedParameters, HoldNothingUp) {
           << "launched before the end of backward";
       reducer.end_backward();
       reducer.wait();
-      const double sum = groups[0]->shard_gradient().sum().item<double>();
+      const double sum = groups[0]->gradients().shard().sum().item<double>();
       EXPECT_EQ(sum, stage == 0 || info.rank == 0 ? 16 : 0);
     });
     processes.expect_success();

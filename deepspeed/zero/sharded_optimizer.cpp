@@ -18,7 +18,7 @@ namespace {
 // This rank's share of the reduced gradients.
 at::Tensor counted_gradient(const FlatGroup& group) {
   const checkpoint::Shard& counted = group.counted();
-  return group.shard_gradient().narrow(
+  return group.gradients().shard().narrow(
       0, counted.offset - group.shard().offset, counted.used);
 }
 
@@ -45,12 +45,10 @@ ShardedOptimizer::ShardedOptimizer(
     std::vector<std::unique_ptr<FlatGroup>>& groups,
     std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers,
     comm::ProcessGroup& ranks,
-    int stage,
     int64_t gather_size)
     : groups_(groups),
       optimizers_(std::move(optimizers)),
       ranks_(ranks),
-      stage_(stage),
       gather_size_(gather_size) {}
 
 ShardedOptimizer::Norm ShardedOptimizer::gradient_norm(int64_t note) {
@@ -79,7 +77,7 @@ std::optional<std::string> ShardedOptimizer::first_not_finite() {
   std::vector<std::string> names;
   std::optional<size_t> own; // the number in `names`
   for (const auto& group : groups_) {
-    const float* gradient = group->shard_gradient().const_data_ptr<float>();
+    const float* gradient = group->gradients().shard().const_data_ptr<float>();
     for (const optim::ShardPiece& piece : pieces_of(*group, group->counted())) {
       if (!own &&
           !kernels::all_finite(
@@ -105,10 +103,7 @@ void ShardedOptimizer::step(std::span<const optim::ShardStep> steps) {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < groups_.size(); ++i) {
     const base::Span span({"update"});
-    const FlatGroup& group = *groups_[i];
-    optimizers_[i]->step(
-        {group.master(), group.shard_gradient(), group.shard_compute()},
-        steps[i]);
+    optimizers_[i]->step(groups_[i]->tensors(), steps[i]);
   }
   gather_weights();
 }
@@ -117,13 +112,11 @@ void ShardedOptimizer::gather_weights() {
   const at::NoGradGuard no_grad;
   const base::Span span({"gather"});
   for (const auto& group : groups_) {
-    group->push_shard();
+    group->weights().push_own();
   }
-  if (stage_ > 0) {
-    gather_shards();
-  }
+  gather_shards();
   for (const auto& group : groups_) {
-    group->push_weights();
+    group->weights().push_all();
   }
 }
 
@@ -131,11 +124,11 @@ void ShardedOptimizer::gather_shards() {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::shared_ptr<comm::Work>> works;
   for (const auto& group : groups_) {
-    const int64_t numel = group->compute().numel();
+    const int64_t numel = group->is_sharded() ? group->padded() : 0;
     for (int64_t begin = 0; begin < numel; begin += gather_size_) {
       const int64_t end = std::min(begin + gather_size_, numel);
       works.push_back(ranks_.all_gather(
-          group->compute().narrow(0, begin, end - begin),
+          group->weights().exchanged().narrow(0, begin, end - begin),
           bounds_inside(group->bounds(), begin, end),
           {"gather", "weights"}));
     }

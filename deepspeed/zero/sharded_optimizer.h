@@ -27,7 +27,6 @@ class ShardedOptimizer {
       std::vector<std::unique_ptr<FlatGroup>>& groups,
       std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers,
       comm::ProcessGroup& ranks,
-      int stage,
       int64_t gather_size);
 
   struct Norm {
@@ -67,7 +66,6 @@ class ShardedOptimizer {
   std::vector<std::unique_ptr<FlatGroup>>& groups_;
   std::vector<std::unique_ptr<optim::ShardOptimizer>> optimizers_;
   comm::ProcessGroup& ranks_;
-  int stage_;
   int64_t gather_size_;
   double gather_seconds_ = 0;
 };

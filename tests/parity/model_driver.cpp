@@ -53,9 +53,9 @@ Value tensors_of(
   Value dict = formats::make_dict();
   for (const flat::FlatEntry& entry : parameters.entries()) {
     if (!gradients) {
-      dict.set(entry.name, files.add(entry.master));
-    } else if (!entry.slot.fresh) {
-      dict.set(entry.name, files.add(entry.slot.grad.clone()));
+      dict.set(entry.name, files.add(parameters.master(entry)));
+    } else if (!entry.slot.is_fresh()) {
+      dict.set(entry.name, files.add(entry.slot.grad().clone()));
     }
   }
   return dict;
