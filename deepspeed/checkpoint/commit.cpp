@@ -46,14 +46,16 @@ void check_space(const std::string& folder, uint64_t bytes) {
 }
 
 // Our tags from `newest` on, by falling step. What is newer does not belong to
-// this line of training: it neither counts nor goes.
+// this line of training, and what goes under another name than it was saved
+// with is somebody's own: they neither count nor go.
 std::vector<std::string> committed_tags(
     const std::string& folder,
     const std::string& newest) {
   std::vector<std::string> tags = list_tags(folder);
   tags.erase(tags.begin(), std::find(tags.begin(), tags.end(), newest));
   std::erase_if(tags, [&](const std::string& tag) {
-    return !committed_manifest(join(folder, tag));
+    const auto manifest = committed_manifest(join(folder, tag));
+    return !manifest || manifest->tag != tag;
   });
   return tags;
 }

@@ -58,9 +58,10 @@ class CheckpointCommit {
   // Writes the manifest, renames the folder to its tag (replacing a checkpoint
   // of that tag), points `latest` at it, writes zero_to_fp32.py beside it for
   // stages 1 and up, and removes tags older than this one beyond the newest
-  // keep_last that publish() made; those of Python and newer ones stay. Returns
-  // one line for each tag that was removed, or could not be. Error(io): nothing
-  // is published, or everything but `latest` is: either is safe to load from.
+  // keep_last that publish() made; those of Python, newer ones and renamed ones
+  // stay. Returns one line for each tag that was removed, or could not be.
+  // Error(io): nothing is published, or everything but `latest` is: either is
+  // safe to load from.
   std::vector<std::string> publish(const Manifest& manifest);
 
   // Removes the temporary folder, as far as it can.

@@ -206,6 +206,22 @@ TEST(Commit, ATagThatPythonReplacedStays) {
       list_tags(folder.path()), ElementsAre("global_step3", "global_step1"));
 }
 
+// Somebody gave it a name of its own, or made a copy: to keep it.
+TEST(Commit, ATagUnderAnotherNameStays) {
+  base::TemporaryFolder folder;
+  SmallModel model;
+  for (int64_t step = 1; step < 4; ++step) {
+    model.step = step;
+    CommitOptions how = options_for(folder.path(), default_tag(step));
+    how.keep_last = 1;
+    model.save(how);
+    if (step == 1) {
+      fs::copy(folder.path() + "/global_step1", folder.path() + "/best");
+    }
+  }
+  EXPECT_THAT(list_tags(folder.path()), ElementsAre("global_step3", "best"));
+}
+
 TEST(Commit, SweepsWhatIsOursAlone) {
   file::TemporaryFolder folder;
   const std::string ours = unfinished_tag_name("global_step-1", test::kRunId);

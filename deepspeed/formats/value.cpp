@@ -107,14 +107,20 @@ void for_each_child(const Value& value, const Visit& visit) {
   }
 }
 
-// Equal for equal contents, of any value.
+// Equal for equal contents, of any value. Each part stands in it once.
 std::string content_text(const Value& value) {
   std::string text;
   if (const Tensor* tensor = value.tensor()) {
     text = "t" + std::to_string(std::bit_cast<uintptr_t>(tensor));
   } else if (const Object* object = value.object()) {
     text = "o" + std::to_string(static_cast<int>(object->call)) + object->name;
-  } else if (!value.get_if<List>() && !value.get_if<Dict>()) {
+  } else if (value.get_if<List>() != nullptr) {
+    text = "l";
+  } else if (value.get_if<Tuple>() != nullptr) {
+    text = "u";
+  } else if (value.get_if<Dict>() != nullptr) {
+    text = "m";
+  } else {
     text = key_text(value);
   }
   text += "{";

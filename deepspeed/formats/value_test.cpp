@@ -89,6 +89,26 @@ TEST(Value, SetReplacesEqualKeys) {
   EXPECT_EQ(key_text(Tuple{List{Value(List{})}}), "");
 }
 
+// A hostile key: an object in a tuple of an object, and so on.
+TEST(Value, TheTextOfAKeyIsNotMuchLargerThanTheKey) {
+  Value key("x");
+  for (int i = 0; i < 20; ++i) {
+    key = Object{"m.C", Object::Call::function, {Tuple{{key}}}};
+  }
+  EXPECT_LT(key_text(key).size(), 1'000u);
+}
+
+TEST(Value, KeysThatAreObjectsDifferByTheirContents) {
+  const auto text = [](const Value& argument) {
+    return key_text(Object{"m.C", Object::Call::function, {argument}});
+  };
+  EXPECT_EQ(text(Tuple{{"a"}}), text(Tuple{{"a"}}));
+  EXPECT_NE(text(Tuple{{"a"}}), text(Tuple{{"b"}}));
+  EXPECT_NE(text(Tuple{{"a"}}), text(List{"a"}));
+  EXPECT_NE(text(List{}), text(make_dict()));
+  EXPECT_NE(text(Value()), text(Tuple{}));
+}
+
 TEST(Tensor, Contiguity) {
   const float values[12] = {};
   Tensor tensor = Tensor::borrow(DType::float32, {12}, values);
