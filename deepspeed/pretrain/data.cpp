@@ -143,11 +143,7 @@ Data::Data(
       text::find_dataset(settings.data.dataset, settings.data.data_dir));
   const std::string& validation_file = settings.data.validation_file;
   if (!validation_file.empty()) {
-    for (const text::SourceFile& file : dataset.valid.files) {
-      dataset.left_out.push_back({file.name, "beside --validation_file"});
-    }
-    dataset.valid = text::held_out_at(validation_file);
-    text::hold_out(dataset.valid, dataset);
+    text::evaluate_with(text::held_out_at(validation_file), dataset);
   }
   check_text_column(settings.data.text_column, dataset.train, dataset.valid);
   train_ = open_text(dataset.train, settings, tokenizer_, ranks);

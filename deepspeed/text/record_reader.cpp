@@ -17,6 +17,7 @@ using base::Error;
 using base::ExitCode;
 
 constexpr size_t kBufferBytes = size_t{1} << 18;
+constexpr size_t kMaxFields = 65'536; // of a record: an empty one has memory
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kWhite = " \t\r\n\v\f";
 
@@ -96,10 +97,18 @@ class LineReader {
   bool fill() {
     begin_ = 0;
     end_ = stream_->read(buffer_);
+    find_newline();
     return end_ > 0;
   }
-  size_t end_of_line(std::string_view rest) const {
-    const size_t n = std::min(rest.find('\n'), rest.size());
+  void find_newline() {
+    const std::string_view rest(buffer_.data() + begin_, end_ - begin_);
+    newline_ = begin_ + std::min(rest.find('\n'), rest.size());
+  }
+  size_t end_of_line(std::string_view rest) {
+    if (newline_ < begin_) {
+      find_newline();
+    }
+    const size_t n = newline_ - begin_;
     return any_end_ ? std::min(rest.substr(0, n).find('\r'), n) : n;
   }
 
@@ -109,6 +118,7 @@ class LineReader {
   std::vector<char> buffer_;
   size_t begin_ = 0; // of what was read and not used
   size_t end_ = 0;
+  size_t newline_ = 0; // the next "\n", or end_: not found anew for each line
   bool after_return_ = false; // a "\n" now belongs to the "\r" before
   uint64_t line_ = 0;
   std::string carried_; // a line that spans buffers
@@ -369,6 +379,14 @@ class Csv : public RecordReader {
     }
     int end = separator_;
     while (end == separator_) {
+      if (fields_.size() == kMaxFields) {
+        throw bad_record(
+            name_,
+            line_,
+            "the record has more than " + std::to_string(kMaxFields) +
+                " fields",
+            "is this a table?");
+      }
       fields_.emplace_back();
       end = bytes_.peek() == '"' ? read_quoted(fields_.back())
                                  : read_plain(fields_.back());

@@ -8,6 +8,7 @@
 #include <array>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -114,6 +115,17 @@ struct Found {
   }
 };
 
+// What a file or folder is, under whatever names.
+using FileId = std::pair<dev_t, ino_t>;
+
+// Nothing if it cannot be reached.
+std::optional<FileId> id_of(const fs::path& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0
+      ? std::optional(FileId{info.st_dev, info.st_ino})
+      : std::nullopt;
+}
+
 // Looks through a folder, real folders before those behind links.
 class Search {
  public:
@@ -134,13 +146,9 @@ class Search {
   std::string name_of(const fs::path& path) const {
     return path.lexically_relative(top_).string();
   }
-  bool is_new(const fs::path& folder) {
-    struct stat info {};
-    return ::stat(folder.c_str(), &info) == 0 &&
-        seen_.emplace(info.st_dev, info.st_ino).second;
-  }
   void walk(const fs::path& folder) {
-    if (!is_new(folder)) {
+    const auto id = id_of(folder);
+    if (id && !seen_.insert(*id).second) {
       left_out.push_back({name_of(folder), "a folder that is taken already"});
       return;
     }
@@ -184,7 +192,7 @@ class Search {
 
   fs::path top_;
   std::vector<fs::path> linked_; // to walk
-  std::set<std::pair<dev_t, ino_t>> seen_;
+  std::set<FileId> seen_;
 };
 
 // Moves files for which `take` says no to those left out.
@@ -353,6 +361,12 @@ Search search(const std::string& path) {
   return all;
 }
 
+void sort_by_name(std::vector<LeftOut>& left_out) {
+  std::sort(left_out.begin(), left_out.end(), [](const auto& a, const auto& b) {
+    return a.name < b.name;
+  });
+}
+
 bool has(const std::vector<Found>& found, Split split) {
   return std::any_of(found.begin(), found.end(), [&](const Found& file) {
     return file.split == split;
@@ -401,10 +415,7 @@ Dataset dataset_at(const std::string& path) {
   for (const SourceFile& file : dataset.test.files) {
     dataset.left_out.push_back({file.name, "test"});
   }
-  std::sort(
-      dataset.left_out.begin(),
-      dataset.left_out.end(),
-      [](const LeftOut& a, const LeftOut& b) { return a.name < b.name; });
+  sort_by_name(dataset.left_out);
   return dataset;
 }
 
@@ -430,15 +441,20 @@ Source list_source(const std::string& path) {
                          : source_of_file(path);
 }
 
-void hold_out(const Source& held_out, Dataset& dataset) {
+void evaluate_with(Source held_out, Dataset& dataset) {
+  std::set<FileId> ids;
+  for (const SourceFile& file : held_out.files) {
+    if (const auto id = id_of(file.path)) {
+      ids.insert(*id);
+    }
+  }
+  const auto is_held_out = [&](const SourceFile& file) {
+    const auto id = id_of(file.path);
+    return id && ids.contains(*id);
+  };
   std::vector<SourceFile> rest;
   for (const SourceFile& file : dataset.train.files) {
-    std::error_code ignored;
-    const bool is_held_out = std::any_of(
-        held_out.files.begin(), held_out.files.end(), [&](const auto& other) {
-          return fs::equivalent(file.path, other.path, ignored);
-        });
-    if (is_held_out) {
+    if (is_held_out(file)) {
       dataset.left_out.push_back({file.name, "held out for evaluation"});
     } else {
       rest.push_back(file);
@@ -451,7 +467,14 @@ void hold_out(const Source& held_out, Dataset& dataset) {
         dataset.train.path,
         "leave --validation_file out, or name another file");
   }
+  for (const SourceFile& file : dataset.valid.files) {
+    if (!is_held_out(file)) {
+      dataset.left_out.push_back({file.name, "--validation_file is given"});
+    }
+  }
   dataset.train.files = std::move(rest);
+  dataset.valid = std::move(held_out);
+  sort_by_name(dataset.left_out);
 }
 
 } // namespace deepspeed::text

@@ -2,7 +2,6 @@
 // to.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,7 +41,8 @@ Source held_out_at(const std::string& path);
 // All text at a path, whatever the splits are. Throws as dataset_at().
 Source list_source(const std::string& path);
 
-// Takes files out of the training text that are held out as well.
-void hold_out(const Source& held_out, Dataset& dataset);
+// Makes `held_out` the text to evaluate with, in place of the data set's own,
+// and takes its files out of the training text. Error(config) if none is left.
+void evaluate_with(Source held_out, Dataset& dataset);
 
 } // namespace deepspeed::text

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
@@ -227,11 +228,37 @@ TEST_F(SourceFiles, ThatAreHeldOutDoNotTrain) {
   write({"a.txt", "b.txt"});
   fs::create_symlink("a.txt", path("c.txt"));
   Dataset all = dataset();
-  hold_out(held_out_at(path("c.txt")), all);
+  evaluate_with(held_out_at(path("c.txt")), all);
   EXPECT_EQ(names(all.train), (Names{"b.txt"}));
   EXPECT_EQ(all.left_out.size(), 2u);
   expect_error(
-      [&] { hold_out(all.train, all); }, ExitCode::config, folder_.path());
+      [&] { evaluate_with(all.train, all); }, ExitCode::config, folder_.path());
+}
+
+// Each is looked at once, and not with each of the others.
+TEST_F(SourceFiles, MayBeVeryManyOfBothKinds) {
+  write({"a.txt", "b.txt"});
+  Dataset all = dataset_at(path("a.txt"));
+  Source held_out = held_out_at(path("b.txt"));
+  all.train.files.resize(3'000, all.train.files[0]);
+  held_out.files.resize(3'000, held_out.files[0]);
+  const auto before = std::chrono::steady_clock::now();
+  evaluate_with(std::move(held_out), all);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(3));
+  EXPECT_EQ(all.train.files.size(), 3'000u);
+}
+
+TEST_F(SourceFiles, OfTheSplitValidAreLeftOutForOthers) {
+  write({"train.txt", "valid.txt", "a/more.txt"});
+  Dataset all = dataset();
+  evaluate_with(held_out_at(path("valid.txt")), all);
+  EXPECT_EQ(names(all.valid), (Names{"valid.txt"}));
+  EXPECT_EQ(all.left_out.size(), 1u) << all.left_out.back().name;
+  all = dataset();
+  evaluate_with(held_out_at(path("a/more.txt")), all);
+  EXPECT_EQ(names(all.valid), (Names{"more.txt"}));
+  ASSERT_EQ(all.left_out.size(), 2u);
+  EXPECT_EQ(all.left_out[1].name, "valid.txt");
 }
 
 TEST_F(SourceFiles, ThatAreNotThereAreNamed) {

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -59,6 +60,18 @@ TEST(SampleReader, GivesTheLinesOfAText) {
 }
 
 // Lines that end before, at and after the end of a buffer (256 KiB).
+// A buffer without "\n" is not searched for it again for each line.
+TEST(SampleReader, ReadsShortLinesThatEndInAReturnQuickly) {
+  constexpr size_t kLines = 3'000'000;
+  std::string text;
+  for (size_t i = 0; i < kLines; ++i) {
+    text += "a\r";
+  }
+  const auto before = std::chrono::steady_clock::now();
+  EXPECT_EQ(read(text, "a").size(), kLines);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(3));
+}
+
 TEST(SampleReader, LinesMaySpanBuffers) {
   for (int shift = -3; shift <= 3; ++shift) {
     const std::string first((size_t{1} << 18) + shift, 'x');
@@ -215,6 +228,17 @@ TEST(SampleReader, ReadsAJsonArray) {
       [&] { read("{\n\"text\": \"a\"}\n", "a.json"); },
       ExitCode::data,
       "a.json:1");
+}
+
+// Empty fields cost the file one byte each.
+TEST(SampleReader, RefusesARecordOfVeryManyFields) {
+  const std::string many(100'000, ',');
+  expect_error(
+      [&] { read(many + "text\n" + many + "a\n", "a.csv"); },
+      ExitCode::data,
+      "a.csv:1");
+  const std::string some(1'000, ',');
+  EXPECT_EQ(read(some + "text\n" + some + "a\n", "a.csv"), (Samples{"a"}));
 }
 
 TEST(SampleReader, ReadsCsv) {
