@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import unittest
 import zipfile
 
 from ds_support import DsTest, latest, losses, metrics, shards, tag, tags_of
 from end_to_end_support import (
-    EndToEndTest, checkpoint, newest_checkpoint_step, steps_of)
+    BIN, EndToEndTest, checkpoint, newest_checkpoint_step, steps_of)
 
 SENTENCE = "The river <mask>."
 
@@ -119,9 +120,11 @@ class NotFinite(EndToEndTest):
     def test_the_last_step(self):
         """One update that ruins the weights, and no loss after it."""
         experiment = self.train("--num_iterations=2")
+        experiment = experiment.rename(experiment.with_name("two words"))
         run = self.resume(
             experiment, "--learning_rate=1e30", "--num_iterations=3",
             "--export", self.folder / "model", code=70)
+        self.assertIn(f"--load_checkpoint_dir '{experiment}' -", run.err)
         self.assertIn("no checkpoint of step 3", run.err)
         self.assertEqual(steps_of(experiment), [2])
         self.assertFalse((self.folder / "model").exists())
@@ -190,6 +193,21 @@ class Names(EndToEndTest):
         self.check_restart(
             {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0"},
             {"TORCHELASTIC_RESTART_COUNT": "1"})
+
+    def test_torchrun_outside_of_our_container(self):
+        """Its process has no number here."""
+        container = ["unshare", "--user", "--map-root-user", "--pid", "--fork",
+                     "--mount-proc"]
+        if subprocess.run([*container, "true"], capture_output=True).returncode:
+            self.skipTest("no namespaces on this machine")
+        run = subprocess.run(
+            [*container, BIN / "train_bert",
+             *map(str, self.new_flags("--num_iterations=1"))],
+            env=self.environment | {"TORCHELASTIC_RUN_ID": "none",
+                                    "TORCHELASTIC_RESTART_COUNT": "1"},
+            cwd=self.repository, capture_output=True, text=True)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("a new experiment begins", run.stderr)
 
     def test_requeued_by_slurm(self):
         self.check_restart(

@@ -201,8 +201,9 @@ class DataSet(DsTest):
         (moved / "tokenizer.json").unlink(missing_ok=True)
         self.refused(folder, ["the tokenizer is not the one", moved],
                      "--num_iterations=8")
-        self.assert_fails(78, ["the tokenizer is not the one"], "fill_mask",
-                          folder, "a <mask>")
+        self.assert_fails(
+            78, ["the tokenizer is not the one", "put the old one back there"],
+            "fill_mask", folder, "a <mask>")
 
     def test_ranks_with_other_data(self):
         for name, text in (("one", small_text(50)), ("two", small_text(51)),

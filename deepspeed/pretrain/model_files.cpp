@@ -294,7 +294,10 @@ LoadedModel load_checkpoint(
         base::ExitCode::config,
         "the tokenizer is not the one that this model was trained with",
         settings.data.tokenizer,
-        "put the old one back, or name its folder's parent with --data_dir");
+        std::filesystem::path(settings.data.tokenizer).is_absolute()
+            ? "put the old one back there"
+            : "put the old one back, or name its folder's parent with "
+              "--data_dir");
   }
   return loaded;
 }

@@ -50,11 +50,16 @@ struct Job {
 };
 
 // torchrun's agent outlives its workers: it is our parent. Its id may be the
-// default one, or be used again for another run.
-std::string agent() {
+// default one, or be used again for another run. Nothing where /proc does not
+// show it, as from a container of our own.
+std::optional<std::string> agent() {
   const std::string parent = std::to_string(::getppid());
-  const std::string stat =
-      file::read_file("/proc/" + parent + "/stat", kMostNoteBytes);
+  std::string stat;
+  try {
+    stat = file::read_file("/proc/" + parent + "/stat", kMostNoteBytes);
+  } catch (const base::Error&) {
+    return std::nullopt;
+  }
   // Start time, the 22nd field; the second one ends with the last ')'.
   size_t at = stat.rfind(')');
   for (int field = 2; field < 22 && at != std::string::npos; ++field) {
@@ -68,10 +73,11 @@ std::string agent() {
 std::vector<Job> jobs() {
   std::vector<Job> found;
   if (const std::string id = variable("TORCHELASTIC_RUN_ID"); !id.empty()) {
-    const bool has_id = id != "none";
-    found.push_back(
-        {"torchrun " + (has_id ? id : agent()),
-         is_restart("TORCHELASTIC_RESTART_COUNT")});
+    const auto name = id != "none" ? std::optional(id) : agent();
+    if (name) {
+      found.push_back(
+          {"torchrun " + *name, is_restart("TORCHELASTIC_RESTART_COUNT")});
+    }
   }
   if (const std::string id = variable("SLURM_JOB_ID"); !id.empty()) {
     found.push_back(

@@ -296,7 +296,7 @@ std::string recovery_hint(
   return saved_step < 0
       ? "nothing good was saved: start again with " + flags
       : "the last good checkpoint is of step " + std::to_string(saved_step) +
-          ": --load_checkpoint_dir " + folder + " " + flags;
+          ": --load_checkpoint_dir " + base::shell_word(folder) + " " + flags;
 }
 
 } // namespace deepspeed::pretrain

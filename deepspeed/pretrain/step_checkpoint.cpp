@@ -139,7 +139,11 @@ void load_model(
     if (name == nullptr) {
       throw unfit("a tensor's name is " + describe(entry.key), path);
     }
-    tensors.push_back({*name, tensor_at(saved_model, *name, path)});
+    const formats::Tensor* tensor = entry.value.tensor();
+    if (tensor == nullptr) {
+      throw unfit("'" + *name + "' is not a tensor", path);
+    }
+    tensors.push_back({*name, *tensor});
   }
   require_known_names(tensors, model, path);
   for (const bert::NamedTensor& entry : model.state_dict_entries()) {
