@@ -208,7 +208,7 @@ TEST(Commit, ATagThatPythonReplacedStays) {
 
 // Somebody gave it a name of its own, or made a copy: to keep it.
 TEST(Commit, ATagUnderAnotherNameStays) {
-  base::TemporaryFolder folder;
+  file::TemporaryFolder folder;
   SmallModel model;
   for (int64_t step = 1; step < 4; ++step) {
     model.step = step;
