@@ -72,11 +72,12 @@ void print(const checkpoint::ZeroCheckpoint& checkpoint, bool debug) {
     }
   }
   std::printf(
-      "%s: ZeRO stage %d of %d ranks, step %lld, %zu parameters, "
+      "%s: ZeRO stage %d of %d %s, step %lld, %zu parameters, "
       "%lld elements\n",
       checkpoint.path().c_str(),
       topology.stage,
       topology.ranks,
+      topology.ranks == 1 ? "rank" : "ranks",
       static_cast<long long>(checkpoint.global_steps()),
       count,
       static_cast<long long>(numel));

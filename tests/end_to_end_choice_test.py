@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 import unittest
 import zipfile
 
@@ -128,6 +129,21 @@ class NotFinite(EndToEndTest):
         self.assertIn("no checkpoint of step 3", run.err)
         self.assertEqual(steps_of(experiment), [2])
         self.assertFalse((self.folder / "model").exists())
+
+
+    def test_a_stop(self):
+        experiment = self.train("--num_iterations=2")
+        run = self.launch(
+            "train_bert", "--load_checkpoint_dir", experiment,
+            "--learning_rate=1e30", "--num_iterations=9",
+            "--gradient_accumulation_steps=600")
+        while not run.stderr.readline().startswith("  Stop "):
+            self.assertIsNone(run.poll())
+        time.sleep(0.3)  # step 3 has begun, and takes seconds
+        run.send_signal(signal.SIGTERM)
+        self.finish(run, code=75)
+        self.assertIn("Stopped by SIGTERM after step 3, not saved", run.err)
+        self.assertEqual(steps_of(experiment), [2])
 
 
 class Names(EndToEndTest):

@@ -9,6 +9,7 @@ import unittest
 
 from ds_support import (
     FP32, DsTest, latest, losses, metrics, tag, tags_of)
+from end_to_end_support import BIN
 
 LONG = ("--num_iterations=100000", "--checkpoint_every=100000")
 
@@ -172,7 +173,8 @@ class Stopped(DsTest):
         self.assertEqual(run.err.count("stopping: this step"), 1, run.err)
         # As it was started, and to the end that it was to have.
         self.assertRegex(
-            run.err, r"Next:\n  deepspeed .*--num_gpus[= ]2 \S*train_bert_ds "
+            run.err,
+            rf"Next:\n  {BIN}/deepspeed .*--num_gpus[= ]2 \S*train_bert_ds "
             rf"--load_checkpoint_dir {folder}\n")
         [step] = tags_of(folder)
         self.assertEqual(latest(folder), f"global_step{step}")

@@ -47,7 +47,11 @@ class HelloDeepSpeed(EndToEndTest):
 
     def test_a_run_that_is_done(self):
         folder = self.train("--num_iterations=2")
-        self.resume(folder)
+        run = self.resume(folder)
+        self.assertIn("after step 2 of 2: no step is left", run.err)
+        # As a shell finds the programs.
+        self.assertIn(f"Next:\n  {BIN}/train_bert --load_checkp", run.err)
+        self.assertIn(f"  {BIN}/fill_mask {folder} ", run.err)
         self.assertEqual(steps_of(folder), [2])
         self.assertEqual(list(metrics(folder)), [1, 2])
 
@@ -103,6 +107,7 @@ class Settings(EndToEndTest):
     def test_print_config_of_an_experiment(self):
         folder = self.train("--num_iterations=1")
         run = self.resume(folder, "--print_config", "--num_iterations=7")
+        self.assertEqual(run.out[-1], "\n")
         config = json.loads(run.out)
         self.assertEqual((config["h_dim"], config["num_iterations"]), (64, 7))
         stored = json.loads((folder / "hparams.json").read_text())

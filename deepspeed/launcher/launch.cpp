@@ -11,6 +11,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
+#include "deepspeed/base/shell_word.h"
 #include "deepspeed/base/version.h"
 #include "deepspeed/file/atomic_file.h"
 #include "deepspeed/file/descriptor.h"
@@ -141,7 +142,10 @@ NodeJob make_job(const LaunchOptions& options, const Resources& resources) {
       .no_python = options.no_python,
       .local_rank = !options.no_local_rank};
   job.environment = own_environment();
-  set_variable(job.environment, "DS_LAUNCH_COMMAND", options.command);
+  set_variable(
+      job.environment,
+      "DS_LAUNCH_COMMAND",
+      base::shell_word(program_invocation_name) + " " + options.command);
   job.devices = resources.devices;
   job.bind_cores = options.bind_cores;
   job.bind_core_list = options.bind_core_list;

@@ -147,7 +147,7 @@ LaunchOptions parse_launch_options(const std::vector<std::string>& arguments) {
   if (position < arguments.size()) {
     options.script = arguments[position];
     for (size_t i = 0; i <= position; ++i) {
-      options.command += " " + base::shell_word(arguments[i]);
+      options.command += (i == 0 ? "" : " ") + base::shell_word(arguments[i]);
     }
     options.arguments.assign(
         arguments.begin() + static_cast<std::ptrdiff_t>(position) + 1,

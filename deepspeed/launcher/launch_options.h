@@ -47,8 +47,8 @@ struct LaunchOptions {
   std::optional<double> grace_period; // seconds
   LogLevel log_level = LogLevel::info;
 
-  // "deepspeed -H hosts train_bert_ds": all up to the program, for a shell.
-  std::string command = "deepspeed";
+  // "-H hosts train_bert_ds": all up to the program, for a shell.
+  std::string command;
   std::string script;
   std::vector<std::string> arguments;
 

@@ -487,6 +487,7 @@ int Run::finish() {
   result.validation_loss = validation_loss_;
   result.phases = clock_.phases();
   result.signal = signal;
+  result.saved = saved_step_ == step_;
   write_report(result);
   base::write_line(report::end_summary(end_summary(result)));
   std::printf("experiment: %s\n", experiment_->path().c_str());

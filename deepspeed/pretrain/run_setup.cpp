@@ -87,7 +87,7 @@ std::string print_config(const settings::Options& options) {
   }
   settings::validate(settings);
   if (!settings.engine.enabled) {
-    return settings::to_hparams(settings);
+    return settings::to_hparams(settings) + "\n";
   }
   const int64_t ranks = comm::rank_from_environment().world_size;
   const config::Config config = engine_config(settings, options.given, ranks);
@@ -286,7 +286,10 @@ LoopState Run::load() {
   }
   base::log_info(
       "resuming after step " + std::to_string(loaded.loop.step) + " of " +
-      std::to_string(run.num_iterations));
+      std::to_string(run.num_iterations) +
+      (loaded.loop.step < run.num_iterations
+           ? ""
+           : ": no step is left (--num_iterations sets another end)"));
   comm::agree(*ranks_, [&] {
     if (experiment_) {
       for (const std::string& line : checkpoint::set_newer_aside(

@@ -192,16 +192,22 @@ report::Rows start_table(const RunStart& run) {
 
 namespace {
 
+// A program of ours, as this one was started: by a path, or found in PATH.
+std::string command_of(const std::string& program) {
+  const std::string own = program_invocation_name;
+  return base::shell_word(own.substr(0, own.rfind('/') + 1) + program);
+}
+
 // As this run was started: the launcher says how, with hosts and slots.
 std::string training_command(const settings::Settings& settings) {
   if (!settings.engine.enabled) {
-    return "train_bert";
+    return command_of("train_bert");
   }
   const std::string program = "train_bert_ds";
   const char* command = std::getenv("DS_LAUNCH_COMMAND");
   return command != nullptr && std::string_view(command).ends_with(program)
       ? command
-      : "deepspeed " + program;
+      : command_of("deepspeed") + " " + program;
 }
 
 } // namespace
@@ -214,7 +220,8 @@ report::EndSummary end_summary(const RunResult& result) {
   }
   summary.title = result.signal != 0
       ? "Stopped by " + std::string(machine::signal_name(result.signal)) +
-          " after step " + format_count(result.step) + ", saved"
+          " after step " + format_count(result.step) +
+          (result.saved ? ", saved" : ", not saved")
       : "Finished after " + format_count(result.step) + " steps in " +
           base::format_duration(seconds);
   summary.loss = result.loss;
@@ -234,7 +241,7 @@ report::EndSummary end_summary(const RunResult& result) {
                std::to_string(2 * result.settings.run.num_iterations)));
   const std::string& exported = result.settings.run.export_dir;
   summary.next_commands.push_back(
-      "fill_mask " +
+      command_of("fill_mask") + " " +
       (exported.empty() || result.signal != 0 ? folder
                                               : base::shell_word(exported)) +
       " \"The capital of France is <mask>.\"");

@@ -47,6 +47,7 @@ struct RunResult {
   std::vector<std::pair<std::string, double>> phases; // name, seconds
   Speed speed;
   int signal = 0; // that stopped it
+  bool saved = true; // the last step
 };
 
 report::EndSummary end_summary(const RunResult& result);
