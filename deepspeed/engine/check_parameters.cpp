@@ -1,9 +1,11 @@
 // What a program may have done to the parameters behind the engine's back.
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 #include <unordered_set>
 #include <utility>
 
+#include "deepspeed/base/content_hash.h"
 #include "deepspeed/base/log.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/flat/aliases.h"
@@ -22,7 +24,7 @@ namespace {
 // What every rank tells the others of a step.
 constexpr int64_t kHasMore = 1; // gradients that came again
 constexpr int64_t kNoGradient = 2;
-constexpr int64_t kChanged = 4; // times the weights that were changed
+constexpr int64_t kChanged = 4; // times EngineState::changes
 
 void check_notes(const std::vector<int64_t>& notes, size_t parameters) {
   const auto all_without = [](int64_t note) {
@@ -36,10 +38,9 @@ void check_notes(const std::vector<int64_t>& notes, size_t parameters) {
   for (size_t rank = 1; rank < notes.size(); ++rank) {
     if (notes[rank] / kChanged != notes[0] / kChanged) {
       throw std::logic_error(
-          "weights were changed in place, but not by all ranks: rank 0 has "
-          "changed " +
-          std::to_string(notes[0] / kChanged) + ", rank " +
-          std::to_string(rank) + " " + std::to_string(notes[rank] / kChanged));
+          "weights were changed in place, but not alike on all ranks: other "
+          "ones, or to other values, on rank " +
+          std::to_string(rank) + " than on rank 0");
     }
   }
 }
@@ -73,6 +74,22 @@ void check_freezing(EngineState& state) {
         "gradients, momentum and weight decay still move them: " +
         flat::shortened(names));
   }
+}
+
+// 48 bits of the changes so far, and of these: their names and new values.
+int64_t hash_of_changes(
+    int64_t before,
+    const std::vector<const flat::FlatEntry*>& changed) {
+  base::ContentHash hash;
+  hash.update(std::as_bytes(std::span(&before, 1)));
+  for (const flat::FlatEntry* entry : changed) {
+    hash.update(std::as_bytes(std::span(entry->name)));
+    const at::Tensor values = entry->parameter.detach().cpu();
+    hash.update(
+        {static_cast<const std::byte*>(values.const_data_ptr()),
+         values.nbytes()});
+  }
+  return std::stoll(hash.hex().substr(0, 12), nullptr, 16);
 }
 
 } // namespace
@@ -115,10 +132,10 @@ void check_registered(EngineState& state) {
 
 void check_parameters(EngineState& state) {
   check_freezing(state);
-  std::vector<std::string> changed;
+  std::vector<const flat::FlatEntry*> changed;
   for (const auto& group : state.groups) {
-    for (std::string& name : group->take_changes()) {
-      changed.push_back(std::move(name));
+    for (const flat::FlatEntry* entry : group->take_changes()) {
+      changed.push_back(entry);
     }
     for (const flat::FlatEntry& entry : group->entries()) {
       if (entry.parameter.grad().defined()) {
@@ -134,12 +151,20 @@ void check_parameters(EngineState& state) {
         " got a gradient by a backward pass that is not the engine's: the "
         "step begins anew");
   }
-  state.changed_in_place += static_cast<int64_t>(changed.size());
-  if (!changed.empty() && !std::exchange(state.changes_named, true) &&
-      state.ranks->rank() == 0) {
+  if (changed.empty()) {
+    return;
+  }
+  if (state.ranks->size() > 1) {
+    state.changes = hash_of_changes(state.changes, changed);
+  }
+  if (!std::exchange(state.changes_named, true) && state.ranks->rank() == 0) {
+    std::vector<std::string> names;
+    for (const flat::FlatEntry* entry : changed) {
+      names.push_back(entry->name);
+    }
     base::log_info(
         "weights were changed in place, training goes on from the new ones: " +
-        flat::shortened(changed));
+        flat::shortened(names));
   }
 }
 
@@ -148,7 +173,7 @@ double gradient_norm(EngineState& state) {
   for (const auto& group : state.groups) {
     parameters += group->entries().size();
   }
-  int64_t note = kChanged * std::exchange(state.changed_in_place, 0);
+  int64_t note = kChanged * std::exchange(state.changes, 0);
   if (state.reducer->unused().size() == parameters) {
     note |= kNoGradient;
   }

@@ -407,6 +407,9 @@ LoadedCheckpoint Engine::load_checkpoint(
   load_masters(state, file, optimizer);
   load_rest(state, file);
   state.forget_gradients();
+  if (loaded.missing.empty()) {
+    state.changes = 0; // what a rank changed is overwritten
+  }
   if (!options.module_only) {
     state.global_steps = file.global_steps();
     state.skipped_steps = file.skipped_steps();
@@ -416,6 +419,9 @@ LoadedCheckpoint Engine::load_checkpoint(
     state.micro_steps =
         state.global_steps * state.config.gradient_accumulation_steps;
     state.skipped = {};
+    if (state.monitor) {
+      state.monitor->start_after(state.global_samples);
+    }
   }
   if (optimizer) {
     load_optimizer(state, file);

@@ -75,6 +75,9 @@ Monitor::CsvFile& Monitor::csv_file(const std::string& name) {
 }
 
 void Monitor::add(const std::string& name, double value, int64_t samples) {
+  if (!is_started_) {
+    start_after(0);
+  }
   if (events_) {
     events_->add_scalar(name, value, samples);
   }
@@ -82,6 +85,13 @@ void Monitor::add(const std::string& name, double value, int64_t samples) {
     // Lines end as Python's csv module ends them.
     csv_file(name).file.append(
         std::to_string(samples) + "," + text_of(value) + "\r\n");
+  }
+}
+
+void Monitor::start_after(int64_t samples) {
+  is_started_ = true;
+  if (events_) {
+    events_->start_after(samples);
   }
 }
 

@@ -26,6 +26,10 @@ class Monitor {
   // "samples,value" of Train_Samples_lr.csv, which begins with "step,lr"; a
   // file that is there already is continued.
   void add(const std::string& name, double value, int64_t samples);
+  // Training goes on after `samples`: what older event files of the folder hold
+  // of later ones was cut off, and TensorBoard drops it. Without it the first
+  // point says so, for 0. CSV files keep their lines.
+  void start_after(int64_t samples);
   // Hands the points to the kernel.
   void flush();
 
@@ -37,6 +41,7 @@ class Monitor {
   CsvFile& csv_file(const std::string& name);
 
   std::unique_ptr<report::EventFile> events_; // null: no tensorboard
+  bool is_started_ = false; // start_after() was called
   std::string csv_folder_; // empty: no csv_monitor
   std::vector<CsvFile> csv_files_;
 };

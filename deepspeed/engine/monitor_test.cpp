@@ -118,6 +118,42 @@ TEST(Monitor, AFileThatIsThereIsContinued) {
       "step,lr\r\n1,0.5\r\n2,0.5\r\n");
 }
 
+// The records START, as EventFile's test decodes them: "\x10" SAMPLES, then
+// session_log.
+bool drops_after(const std::string& path, char samples) {
+  const std::string record{'\x10', samples, '\x3a', '\x02', '\x08', '\x01'};
+  return text_of(path).find(record) != std::string::npos;
+}
+
+TEST(Monitor, AResumeDropsWhatWasCutOff) {
+  const file::TemporaryFolder folder;
+  on_ranks(1, [&](const auto& ranks) {
+    RunPlan plan;
+    plan.more = monitors(folder.path());
+    const std::string job = folder.path() + "/DeepSpeedJobName";
+    const auto newest_events = [&] { return job + "/" + names_in(job).back(); };
+    const auto run = [&](bool load, int64_t first, int64_t last) {
+      auto module = std::make_shared<SmallModule>();
+      Engine engine = make_engine(module, ranks, plan);
+      if (load) {
+        engine.load_checkpoint(folder.path());
+      }
+      for (int64_t step = first; step <= last; ++step) {
+        train_step(engine, *module, step);
+        if (step == 2) {
+          engine.save_checkpoint(folder.path());
+        }
+      }
+      return newest_events();
+    };
+    EXPECT_FALSE(drops_after(run(false, 1, 1), 1)) << "a new folder";
+    EXPECT_TRUE(drops_after(run(false, 1, 3), 1)) << "cut off before a save";
+    const std::string resumed = run(true, 3, 4);
+    EXPECT_TRUE(drops_after(resumed, 9)) << "8 samples are in the checkpoint";
+    EXPECT_FALSE(drops_after(resumed, 1)) << "what came before stays";
+  });
+}
+
 TEST(Monitor, AFolderThatCannotBeMadeStopsAllRanks) {
   const file::TemporaryFolder folder;
   std::ofstream(folder.path() + "/file") << "x";

@@ -57,7 +57,9 @@ struct EngineState {
   bool in_no_sync = false;
   std::optional<bool> forced_boundary;
   bool unused_named = false;
-  int64_t changed_in_place = 0; // weights, since the last update
+  // A hash of what was changed in place since the last update; 0: nothing. The
+  // same on all ranks, or their weights part.
+  int64_t changes = 0;
   bool changes_named = false;
   bool freezing_named = false;
   bool registered_checked = false; // see check_registered()

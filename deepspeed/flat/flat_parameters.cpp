@@ -6,6 +6,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "deepspeed/base/log.h"
+#include "deepspeed/flat/aliases.h"
 #include "deepspeed/flat/large_tensor.h"
 
 namespace deepspeed::flat {
@@ -131,18 +133,30 @@ FlatParameters::FlatParameters(
   });
 }
 
-void FlatParameters::begin_step() {
-  take_changes([&](const FlatEntry& entry) {
+void FlatParameters::take_changes() {
+  std::vector<std::string> names;
+  FlatOrder::take_changes([&](const FlatEntry& entry) {
     if (has_separate_master()) {
       take_values(
           entry.parameter.detach().reshape({-1}),
           master_.narrow(0, entry.offset, entry.numel));
+      names.push_back(entry.name);
     }
   });
+  if (!names.empty() && !std::exchange(changes_named_, true)) {
+    base::log_info(
+        "weights were changed in place, training goes on from the new ones: " +
+        shortened(names));
+  }
+}
+
+void FlatParameters::begin_step() {
+  take_changes();
   forget_gradients();
 }
 
 void FlatParameters::collect() {
+  take_changes();
   const at::NoGradGuard no_grad;
   for (FlatEntry& entry : entries()) {
     entry.slot.collect(entry.parameter);

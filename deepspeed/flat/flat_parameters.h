@@ -109,12 +109,16 @@ class FlatParameters : public FlatOrder {
     return compute_.scalar_type() != at::kFloat;
   }
 
-  // Forgets all gradients, checks that the parameters are where they were put,
-  // and takes over what was changed in place.
+  // Forgets all gradients, and takes changes.
   void begin_step();
   // Moves gradients that autograd left in parameter.grad() into the slots. To
-  // be called after each backward.
+  // be called after each backward. Takes changes.
   void collect();
+  // Checks that the parameters are where they were put. What was changed in
+  // place in the module since the last call goes on to the master weights,
+  // which else would undo it; a line says so once. The optimizer calls it before
+  // an update; a program calls it before it reads master().
+  void take_changes();
   // Neighbouring parameters that have a gradient, joined.
   std::vector<FlatRange> ranges_with_gradient() const;
   // Rounds the master weights into the compute buffer, after a load.
@@ -124,6 +128,7 @@ class FlatParameters : public FlatOrder {
   at::Tensor master_;
   at::Tensor compute_;
   at::Tensor gradients_;
+  bool changes_named_ = false;
 };
 
 // Gives a module with fused blocks the slots that it writes to.

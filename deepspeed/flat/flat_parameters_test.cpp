@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 namespace deepspeed::flat {
 namespace {
 
@@ -76,6 +78,35 @@ TEST(FlatParameters, CollectsAutogradsGradients) {
     EXPECT_EQ(ranges[0].end, 3);
     EXPECT_EQ(ranges[1].begin, 7);
     EXPECT_EQ(ranges[1].end, 9);
+  }
+}
+
+TEST(FlatParameters, ChangesInPlaceAreTaken) {
+  const auto change = [](const at::Tensor& parameter) {
+    const at::NoGradGuard no_grad;
+    parameter[0].fill_(0.25);
+  };
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    Module module;
+    FlatParameters flat(module, dtype);
+    const auto collect = [&] {
+      flat.begin_step();
+      change(module.own);
+      flat.collect();
+    };
+    const auto begin_step = [&] {
+      change(module.own);
+      flat.begin_step();
+    };
+    for (const std::function<void()>& call :
+         {std::function<void()>(collect), std::function<void()>(begin_step)}) {
+      flat.master().narrow(0, 0, 1).fill_(1);
+      call();
+      EXPECT_EQ(flat.master()[0].item<float>(), 0.25f);
+      EXPECT_EQ(flat.master()[1].item<float>(), 1.0f / 3) << "all of its bits";
+      flat.refresh_compute();
+      EXPECT_EQ(module.own[0].item<float>(), 0.25f);
+    }
   }
 }
 

@@ -141,6 +141,7 @@ void Adam::start_early(
     double learning_rate,
     double gradient_scale,
     bool with_norm) {
+  parameters_.take_changes();
   auto& entries = parameters_.entries();
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].slot.traits.rows_come_last) {
@@ -157,6 +158,7 @@ void Adam::start_early(
 void Adam::step(double learning_rate, double gradient_scale) {
   const base::Span span({"update"});
   last_learning_rate_ = learning_rate;
+  parameters_.take_changes();
   auto& entries = parameters_.entries();
   const auto is_early = [&](const flat::FlatEntry& entry) {
     return std::any_of(early_.begin(), early_.end(), [&](const auto& rows) {

@@ -108,6 +108,26 @@ TEST(Adam, KeepsFp32MasterWeightsOfABf16Module) {
   check_against_plain({}, at::kBFloat16);
 }
 
+TEST(Adam, WeightsChangedInPlaceAreNotUndone) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    Module module;
+    flat::FlatParameters parameters(module, dtype);
+    Adam adam(parameters, {});
+    parameters.begin_step();
+    module.loss(at::ones({7, 5}, dtype), at::ones({70000}, dtype)).backward();
+    parameters.collect();
+    {
+      const at::NoGradGuard no_grad;
+      module.a.fill_(2);
+      module.unused.fill_(3);
+    }
+    adam.step(1e-6);
+    EXPECT_NEAR(module.a.to(at::kFloat).min().item<double>(), 2, 1e-4);
+    EXPECT_EQ(module.unused.min().item<double>(), 3);
+    EXPECT_EQ(parameters.master(parameters.entries()[1]).max().item<double>(), 3);
+  }
+}
+
 // As a block with fused gradients would write `rows` of 6 with those of `more`
 // added.
 void write_gradient(

@@ -49,8 +49,10 @@ RunLog::RunLog(
       loss_count_(start.loss_count),
       since_(std::chrono::steady_clock::now()) {
   if (experiment != nullptr) {
-    open_or_warn(
-        [&] { events_.emplace(experiment->events_path(), start.step); });
+    open_or_warn([&] {
+      events_.emplace(experiment->events_path());
+      events_->start_after(start.step);
+    });
     open_or_warn(
         [&] { metrics_.emplace(experiment->metrics_path(), start.step); });
   }

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "deepspeed/base/crc32c.h"
@@ -77,6 +79,20 @@ void put_record(std::string& out, std::string_view data) {
   put_little_endian(out, base::masked_crc32c(data));
 }
 
+constexpr std::string_view kPrefix = "events.out.tfevents.";
+
+bool holds_events(const std::string& folder) {
+  std::error_code error; // one that cannot be listed holds none
+  for (std::filesystem::directory_iterator item(folder, error), end;
+       !error && item != end;
+       item.increment(error)) {
+    if (item->path().filename().string().starts_with(kPrefix)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string event_name(int attempt) {
   std::array<char, 32> time{};
   std::snprintf(
@@ -84,14 +100,13 @@ std::string event_name(int attempt) {
       time.size(),
       "%010lld",
       static_cast<long long>(std::time(nullptr)));
-  return std::string("events.out.tfevents.") + time.data() + "." +
-      machine::host_name() + "." + std::to_string(::getpid()) + "." +
-      std::to_string(attempt);
+  return std::string(kPrefix) + time.data() + "." + machine::host_name() + "." +
+      std::to_string(::getpid()) + "." + std::to_string(attempt);
 }
 
 } // namespace
 
-EventFile::EventFile(const std::string& folder, int64_t start_step) {
+EventFile::EventFile(const std::string& folder) {
   struct stat info {};
   if (file::file_system().make_folder(folder) != 0 && errno != EEXIST) {
     throw base::system_error(
@@ -104,6 +119,7 @@ EventFile::EventFile(const std::string& folder, int64_t start_step) {
         folder,
         "move it away");
   }
+  has_older_ = holds_events(folder);
   file::Descriptor made;
   std::string path;
   for (int attempt = 0; !made.is_open(); ++attempt) {
@@ -119,14 +135,18 @@ EventFile::EventFile(const std::string& folder, int64_t start_step) {
   std::string event = start_event();
   put_bytes(event, 3, "brain.Event:2"); // Event.file_version
   put_record(buffer_, event);
-  if (start_step > 0) {
-    put_record(buffer_, restart_event(start_step + 1));
-  }
   flush();
 }
 
 EventFile::~EventFile() {
   flush();
+}
+
+void EventFile::start_after(int64_t step) {
+  if (step > 0 || has_older_) {
+    put_record(buffer_, restart_event(step + 1));
+    flush();
+  }
 }
 
 void EventFile::add_scalar(std::string_view tag, double value, int64_t step) {

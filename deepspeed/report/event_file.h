@@ -18,15 +18,16 @@ namespace deepspeed::report {
 // standard error, and later calls do nothing.
 class EventFile {
  public:
-  // Makes the folder, if it is not there, for a run that has done `start_step`
-  // steps (0: a new run): of steps after it, TensorBoard shows only what this
-  // file holds. Error(cannot_create) if the file cannot be made, or the folder
-  // is a symbolic link.
-  explicit EventFile(const std::string& folder, int64_t start_step = 0);
+  // Makes the folder, if it is not there. Error(cannot_create) if the file
+  // cannot be made, or the folder is a symbolic link.
+  explicit EventFile(const std::string& folder);
   ~EventFile();
   EventFile(const EventFile&) = delete;
   EventFile& operator=(const EventFile&) = delete;
 
+  // The run has done `step` steps, or begins (0): what older files of the
+  // folder hold of later ones was cut off, and TensorBoard drops it.
+  void start_after(int64_t step);
   // TensorBoard keeps single precision.
   void add_scalar(std::string_view tag, double value, int64_t step);
   // Hands what was added to the kernel, so that TensorBoard sees it.
@@ -37,6 +38,7 @@ class EventFile {
   }
 
  private:
+  bool has_older_ = false; // files in the folder
   file::AppendFile file_;
   std::string buffer_;
 };

@@ -98,11 +98,20 @@ TEST(EventFile, WritesScalars) {
 
 TEST(EventFile, AResumeDropsLaterStepsOfOlderFiles) {
   const file::TemporaryFolder folder;
-  const EventFile file(folder.path(), 30);
+  EventFile file(folder.path());
+  file.start_after(0); // a new run: there is nothing to drop
+  EXPECT_EQ(records_of(file.path()).size(), 1u);
+  file.start_after(30);
   const auto records = records_of(file.path());
   ASSERT_EQ(records.size(), 2u);
   // step 31, session_log { status START }, as SummaryWriter's purge_step.
   EXPECT_EQ(records[1].substr(9), std::string("\x10\x1f\x3a\x02\x08\x01"));
+  // A run that was cut off before its first checkpoint begins once more.
+  EventFile again(folder.path());
+  again.start_after(0);
+  EXPECT_EQ(
+      records_of(again.path()).at(1).substr(9),
+      std::string("\x10\x01\x3a\x02\x08\x01"));
 }
 
 TEST(EventFile, MakesItsFolderButFollowsNoLink) {

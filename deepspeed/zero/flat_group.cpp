@@ -49,13 +49,13 @@ optim::ShardTensors FlatGroup::tensors() const {
       has_separate_master() ? weights_->own() : at::Tensor()};
 }
 
-std::vector<std::string> FlatGroup::take_changes() {
-  std::vector<std::string> names;
+std::vector<const flat::FlatEntry*> FlatGroup::take_changes() {
+  std::vector<const flat::FlatEntry*> changed;
   order_.take_changes([&](const flat::FlatEntry& entry) {
     take_values(entry);
-    names.push_back(entry.name);
+    changed.push_back(&entry);
   });
-  return names;
+  return changed;
 }
 
 void FlatGroup::take_values(const flat::FlatEntry& entry) {
