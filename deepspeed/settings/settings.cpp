@@ -106,7 +106,7 @@ Fields data_fields(Settings& s) {
       {"text_column",
        kData,
        &data.text_column,
-       "field of the text in JSON lines and CSV",
+       "field of the text in JSON and CSV",
        {}},
       {"validation_file",
        kData,

@@ -27,7 +27,7 @@ struct DataSettings {
   std::string dataset = "encyclopedia";
   // Where names of data sets and tokenizers are looked up first.
   std::string data_dir;
-  // The key that holds the text in .jsonl files.
+  // The field that holds the text in JSON and CSV, see text/text_format.h.
   std::string text_column = "text";
   // Text for evaluation; empty: the held-out part of the data set, if any.
   std::string validation_file;

@@ -154,6 +154,50 @@ bool is_json_by_content(ByteStream& stream, Head& head) {
   return objects > 0;
 }
 
+// After the object that `text` begins with; npos: it does not end there.
+size_t end_of_object(std::string_view text) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      in_string = !in_string;
+    } else if (!in_string) {
+      depth += c == '{' || c == '[' ? 1 : 0;
+      depth -= c == '}' || c == ']' ? 1 : 0;
+      if (depth == 0) {
+        return i + 1;
+      }
+    }
+  }
+  return std::string_view::npos;
+}
+
+// Whether an array begins whose first element is an object with something in
+// it, over however many lines.
+bool is_json_array_by_content(ByteStream& stream, Head& head) {
+  const size_t bracket = first_of_text(head.text);
+  if (bracket == std::string::npos || head.text[bracket] != '[') {
+    return false;
+  }
+  const size_t begin = head.text.find_first_not_of(" \t\r\n", bracket + 1);
+  if (begin == std::string::npos || head.text[begin] != '{') {
+    return false;
+  }
+  const auto first_object = [&] {
+    const std::string_view rest = std::string_view(head.text).substr(begin);
+    const size_t end = end_of_object(rest);
+    return end == std::string_view::npos ? "" : rest.substr(0, end);
+  };
+  if (first_object().empty()) {
+    read_up_to(kMaxJsonLineBytes, stream, head);
+  }
+  const std::string_view object = first_object();
+  return object.find('"') != std::string_view::npos && is_json_object(object);
+}
+
 } // namespace
 
 std::string name_of(TextFormat format) {
@@ -215,6 +259,15 @@ FileFormat detect_format(
     if (first != std::string::npos && head.text[first] == '[') {
       format.text = TextFormat::json_array;
     }
+  } else if (is_json_array_by_content(*stream, head)) {
+    throw Error(
+        ExitCode::data,
+        "this is a JSON array of objects in a file whose name says " +
+            name_of(format.text),
+        name,
+        "rename it to end in .json, to train on the field that --text_column "
+        "names; to train on the JSON itself: jq -Rc '{text: .}' FILE > "
+        "FILE.jsonl");
   } else if (is_json_by_content(*stream, head)) {
     throw Error(
         ExitCode::data,

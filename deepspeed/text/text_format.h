@@ -40,7 +40,8 @@ TextFormat format_of_name(std::string_view name);
 // called. Compression is known by the first bytes; the rest by the name, which
 // the content must not contradict. Throws Error(data) for what is not read
 // (UTF-16, archives, Parquet, other binary data), with the command that
-// converts it, and for JSON objects under a name of something else.
+// converts it, and for JSON objects, or an array of them, under a name of
+// something else.
 FileFormat detect_format(
     const std::function<std::unique_ptr<ByteStream>()>& open,
     const std::string& name);

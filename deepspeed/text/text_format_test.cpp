@@ -59,6 +59,14 @@ TEST(TextFormat, RefusesJsonUnderAnotherName) {
   const std::string long_line =
       "{\"text\": \"" + std::string(200000, 'x') + "\"}";
   EXPECT_TRUE(has(refusal(long_line + "\n", "a.txt"), ".jsonl"));
+  for (const std::string start : {"[", " [\n  ", "\xEF\xBB\xBF["}) {
+    const std::string array = start + "{\n \"a\": [\"}\\\"\"]}, {}]\n";
+    EXPECT_TRUE(has(refusal(array, "a.txt"), "end in .json,")) << array;
+    EXPECT_EQ(refusal(array, "a.json"), "");
+  }
+  EXPECT_TRUE(has(refusal("[" + long_line + "]", "a.txt"), "end in .json,"));
+  EXPECT_EQ(refusal("[{see below}] a text\n\"quoted\"\n", "a.txt"), "");
+  EXPECT_EQ(refusal("[{}]\n[\"a\"]\n", "a.txt"), "");
   EXPECT_EQ(refusal(line + "a text about it\n", "a.txt"), "");
   EXPECT_EQ(refusal("{}\n{}\n", "a.txt"), "");
   EXPECT_EQ(refusal("{a}\n", "a.txt"), "");
