@@ -116,8 +116,8 @@ class FlatParameters : public FlatOrder {
   void collect();
   // Checks that the parameters are where they were put. What was changed in
   // place in the module since the last call goes on to the master weights,
-  // which else would undo it; a line says so once. The optimizer calls it before
-  // an update; a program calls it before it reads master().
+  // which else would undo it; a line says so once. The optimizer calls it
+  // before an update; a program calls it before it reads master().
   void take_changes();
   // Neighbouring parameters that have a gradient, joined.
   std::vector<FlatRange> ranges_with_gradient() const;

@@ -124,7 +124,8 @@ TEST(Adam, WeightsChangedInPlaceAreNotUndone) {
     adam.step(1e-6);
     EXPECT_NEAR(module.a.to(at::kFloat).min().item<double>(), 2, 1e-4);
     EXPECT_EQ(module.unused.min().item<double>(), 3);
-    EXPECT_EQ(parameters.master(parameters.entries()[1]).max().item<double>(), 3);
+    EXPECT_EQ(
+        parameters.master(parameters.entries()[1]).max().item<double>(), 3);
   }
 }
 

@@ -72,7 +72,8 @@ class FlatGroup {
   // What was changed in place since the last call, in the module's weights (by
   // clamp_(), or a copy of other weights), goes on to master(), which else
   // would undo it. Values that are the same in the compute dtype keep their
-  // master. Returns what changed; errors are those of FlatOrder::take_changes().
+  // master. Returns what changed; errors are those of
+  // FlatOrder::take_changes().
   std::vector<const flat::FlatEntry*> take_changes();
   // After master() was loaded.
   void refresh_own();
