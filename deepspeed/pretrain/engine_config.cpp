@@ -3,6 +3,7 @@
 #include "deepspeed/pretrain/engine_config.h"
 
 #include <algorithm>
+#include <array>
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/json.h"
@@ -46,20 +47,20 @@ config::Context context_of(const settings::Settings& settings, int64_t ranks) {
   return context;
 }
 
-// HelloDeepSpeed's dictionary; keys of ours only where a flag changes them.
+// HelloDeepSpeed's dictionary; keys of ours only where a flag says something
+// else than the configuration would without them.
 Json hello_config(const settings::Settings& settings) {
   const settings::OptimizerSettings& o = settings.optimizer;
-  const settings::OptimizerSettings defaults =
-      settings::engine_defaults().optimizer;
+  const config::Config defaults;
+  const config::OptimizerParams& without = defaults.optimizer.params;
   Json params = {{"lr", o.learning_rate}};
-  if (o.adam_beta1 != defaults.adam_beta1 ||
-      o.adam_beta2 != defaults.adam_beta2) {
+  if (std::array{o.adam_beta1, o.adam_beta2} != without.betas) {
     params["betas"] = {o.adam_beta1, o.adam_beta2};
   }
-  if (o.adam_epsilon != defaults.adam_epsilon) {
+  if (o.adam_epsilon != without.eps) {
     params["eps"] = o.adam_epsilon;
   }
-  if (o.weight_decay != defaults.weight_decay) {
+  if (o.weight_decay != without.weight_decay) {
     params["weight_decay"] = o.weight_decay;
   }
   Json json = {
@@ -77,7 +78,7 @@ Json hello_config(const settings::Settings& settings) {
   if (o.gradient_accumulation_steps != 1) {
     json["gradient_accumulation_steps"] = o.gradient_accumulation_steps;
   }
-  if (o.max_grad_norm != defaults.max_grad_norm) {
+  if (o.max_grad_norm != defaults.gradient_clipping) {
     json["gradient_clipping"] = o.max_grad_norm;
   }
   return json;

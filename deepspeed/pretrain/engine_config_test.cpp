@@ -142,7 +142,12 @@ TEST_F(WrittenConfig, FlagsThatAWrittenSchedulerDoesNotTakeAreRefused) {
 // Without a file: HelloDeepSpeed's dictionary with what the flags change.
 TEST(FlagConfig, SaysWhatTheFlagsSayAndIsTakenBackWhole) {
   settings::Settings s = settings::engine_defaults();
-  EXPECT_EQ(engine_config(s, {}, 2).gradient_clipping, 1.0);
+  settings::Settings same = s;
+  adopt_config(config::Config(), same); // the defaults of both
+  EXPECT_EQ(same.optimizer.max_grad_norm, s.optimizer.max_grad_norm);
+  EXPECT_EQ(same.optimizer.adam_beta2, s.optimizer.adam_beta2);
+  EXPECT_EQ(same.optimizer.adam_epsilon, s.optimizer.adam_epsilon);
+  EXPECT_EQ(same.optimizer.weight_decay, s.optimizer.weight_decay);
   s.optimizer.batch_size = 6;
   s.optimizer.gradient_accumulation_steps = 5;
   s.optimizer.max_grad_norm = 0; // not clipped

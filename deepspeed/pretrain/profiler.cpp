@@ -113,7 +113,7 @@ Profiler::~Profiler() {
   }
 }
 
-void Profiler::begin_step(int64_t done, const Work& work) {
+void Profiler::begin_step(int64_t done, const WorkDone& work) {
   if (options_.steps > 0 && done == begin_) {
     running_ = true;
     before_ = work;
@@ -133,7 +133,7 @@ bool Profiler::is_complete(int64_t done) const {
   return running_ && done == begin_ + options_.steps;
 }
 
-void Profiler::write(int64_t done, const Work& work) {
+void Profiler::write(int64_t done, const WorkDone& work) {
   running_ = false;
   step_.reset();
   const base::Trace trace = base::stop_trace();

@@ -13,7 +13,7 @@
 namespace deepspeed::pretrain {
 
 // What one rank has trained on since it started.
-struct Work {
+struct WorkDone {
   double tokens = 0;
   double flops = 0; // bert::training_flops()
 };
@@ -38,7 +38,7 @@ class Profiler {
   // A step begins; `done` steps are done, and `work` so far. The first two
   // steps of a run are left out, as far as there are others: they set memory
   // and libraries up.
-  void begin_step(int64_t done, const Work& work);
+  void begin_step(int64_t done, const WorkDone& work);
   // It ends. Evaluations and checkpoints come after it.
   void end_step();
 
@@ -52,7 +52,7 @@ class Profiler {
   // trace, measures what the machine's products reach (a third of a second),
   // and rank 0 writes the file and the table. A file that cannot be written
   // gives a warning.
-  void write(int64_t done, const Work& work);
+  void write(int64_t done, const WorkDone& work);
 
   // Operations per second that products of all ranks together reach; 0 before
   // write().
@@ -68,7 +68,7 @@ class Profiler {
   comm::ProcessGroup& ranks_;
   int64_t begin_; // steps done when it starts
   bool running_ = false;
-  Work before_; // at the start
+  WorkDone before_; // at the start
   std::optional<base::Span> step_;
   double peak_ = 0;
 };

@@ -423,7 +423,7 @@ Speed Run::speed() {
   }
   struct Part {
     double seconds = 0;
-    Work work;
+    WorkDone work;
   };
   double seconds = 0; // of the slowest
   Speed speed;

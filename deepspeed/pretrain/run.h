@@ -150,7 +150,7 @@ class Run {
   int stop_ = 0; // the signal that asked one of the ranks to stop
   std::vector<double> losses_; // of this step on this rank
   int64_t tokens_ = 0; // of this step on this rank
-  Work work_; // of the run on this rank
+  WorkDone work_; // of the run on this rank
   double gradient_norm_ = 0; // of this step; NaN if it was not computed
   std::optional<double> validation_loss_; // of the last evaluation
   Health health_;

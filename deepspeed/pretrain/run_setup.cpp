@@ -47,7 +47,7 @@ void tell_changes(
 // What ranks must have alike. Where their files lie may differ between hosts:
 // their content is compared.
 std::string common_text(settings::Settings settings) {
-  for (const settings::Field& field : settings::fields_of(settings)) {
+  for (const settings::Setting& field : settings::fields_of(settings)) {
     if (field.is_path) {
       std::get<std::string*>(field.value)->clear();
     }

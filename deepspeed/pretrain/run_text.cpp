@@ -105,7 +105,7 @@ std::string engine_text(const RunStart& run) {
 
 report::Rows settings_rows(settings::Settings settings) {
   report::Rows rows;
-  for (const settings::Field& field : settings::fields_of(settings)) {
+  for (const settings::Setting& field : settings::fields_of(settings)) {
     if (field.is_flag && field.stored &&
         (settings.engine.enabled || !field.engine_only)) {
       rows.emplace_back(field.name, settings::value_text(field));

@@ -73,10 +73,10 @@ struct Assign {
 
 [[noreturn]] void refuse_key(
     const std::string& key,
-    const std::vector<Field>& fields,
+    const std::vector<Setting>& fields,
     const std::string& source) {
   std::vector<std::string> names;
-  for (const Field& field : fields) {
+  for (const Setting& field : fields) {
     if (field.stored) {
       names.push_back(field.name);
     }
@@ -92,7 +92,7 @@ struct Assign {
 // "name": value, for each stored field that has one.
 std::string pairs_text(Settings settings, const std::string& separator) {
   std::string text;
-  for (const Field& field : fields_of(settings)) {
+  for (const Setting& field : fields_of(settings)) {
     std::string value = value_text(field);
     const bool is_unknown = !field.is_flag && (value.empty() || value == "0");
     if (!field.stored || is_unknown ||
@@ -132,13 +132,13 @@ Settings settings_of(
         "");
   }
   Settings settings = defaults;
-  const std::vector<Field> fields = fields_of(settings);
+  const std::vector<Setting> fields = fields_of(settings);
   for (const auto& [key, value] : document.items()) {
     if (key == kAsWritten || key == kChecksum) {
       continue;
     }
-    const Field* found = nullptr;
-    for (const Field& field : fields) {
+    const Setting* found = nullptr;
+    for (const Setting& field : fields) {
       if (field.stored && field.name == key) {
         found = &field;
       }

@@ -83,7 +83,7 @@ TEST(Hparams, ReadsAFileOfThePythonProgram) {
 TEST(Hparams, EveryFieldReadsBack) {
   Settings written = engine_defaults();
   double next = 2;
-  for (const Field& field : fields_of(written)) {
+  for (const Setting& field : fields_of(written)) {
     if (!field.stored) {
       continue;
     }

@@ -58,7 +58,7 @@ struct Assign {
   }
 };
 
-bool is_switch(const Field& field) {
+bool is_switch(const Setting& field) {
   return std::holds_alternative<bool*>(field.value);
 }
 
@@ -71,7 +71,7 @@ bool is_switch(const Field& field) {
 
 [[noreturn]] void refuse_argument(
     const std::string& argument,
-    const std::vector<Field>& fields,
+    const std::vector<Setting>& fields,
     const ProgramText& program) {
   const std::string help = program.name + " --help lists all flags";
   if (!argument.starts_with("-")) {
@@ -79,7 +79,7 @@ bool is_switch(const Field& field) {
   }
   const std::string flag = argument.substr(0, argument.find('='));
   std::vector<std::string> flags{"--help", "--version"};
-  for (const Field& field : fields) {
+  for (const Setting& field : fields) {
     flags.push_back("--" + field.name);
   }
   const std::string nearest = base::nearest_name(flag, flags);
@@ -143,12 +143,12 @@ void check_folders(const Settings& settings, const ProgramText& program) {
 // CLI11's view of the flags: every value is text, read by Assign later.
 class Parser {
  public:
-  explicit Parser(const std::vector<Field>& fields) {
+  explicit Parser(const std::vector<Setting>& fields) {
     app_.set_help_flag();
     app_.allow_extras();
     app_.add_flag("-h,--help", help);
     app_.add_flag("--version", version);
-    for (const Field& field : fields) {
+    for (const Setting& field : fields) {
       CLI::Option* option = app_.add_option("--" + field.name, field.help);
       option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
       if (is_switch(field)) {
@@ -194,9 +194,9 @@ class Parser {
 
 void assign_fields(
     const Parser& parser,
-    const std::vector<Field>& fields,
+    const std::vector<Setting>& fields,
     std::set<std::string>& given) {
-  for (const Field& field : fields) {
+  for (const Setting& field : fields) {
     const std::string flag = "--" + field.name;
     if (is_switch(field) && parser.count("--no_" + field.name) > 0) {
       if (parser.count(flag) > 0) {
@@ -220,9 +220,9 @@ void assign_fields(
 }
 
 // The flags that a program knows.
-std::vector<Field> flags_of(Settings& settings) {
-  std::vector<Field> fields = fields_of(settings);
-  std::erase_if(fields, [&](const Field& field) {
+std::vector<Setting> flags_of(Settings& settings) {
+  std::vector<Setting> fields = fields_of(settings);
+  std::erase_if(fields, [&](const Setting& field) {
     return !field.is_flag || (field.engine_only && !settings.engine.enabled);
   });
   return fields;
@@ -252,7 +252,7 @@ std::string help_line(
 }
 
 // "--batch_size 8": the flag with its default.
-std::string flag_text(const Field& field) {
+std::string flag_text(const Setting& field) {
   const std::string value = value_text(field);
   const std::string flag = "  --" + field.name;
   return is_switch(field) ? flag
@@ -266,7 +266,7 @@ Options parse_options(
     const ProgramText& program) {
   Options options;
   options.settings = program.defaults;
-  const std::vector<Field> fields = flags_of(options.settings);
+  const std::vector<Setting> fields = flags_of(options.settings);
   Parser parser(fields);
   parser.parse(arguments);
   if (parser.help || parser.version) {
@@ -287,14 +287,14 @@ Options parse_options(
 
 std::string help_text(const ProgramText& program) {
   Settings defaults = program.defaults;
-  const std::vector<Field> fields = flags_of(defaults);
+  const std::vector<Setting> fields = flags_of(defaults);
   size_t column = 0;
-  for (const Field& field : fields) {
+  for (const Setting& field : fields) {
     column = std::max(column, flag_text(field).size() + 2);
   }
   std::vector<std::string> headings{"Folders"};
   std::map<std::string, std::string> groups;
-  for (const Field& field : fields) {
+  for (const Setting& field : fields) {
     if (!groups.contains(field.group) && field.group != headings[0]) {
       headings.push_back(field.group);
     }
@@ -325,8 +325,8 @@ ResumedSettings resume_settings(
   ResumedSettings resumed{stored, {}};
   resumed.settings.folders = options.settings.folders;
   Settings given = options.settings;
-  const std::vector<Field> to = fields_of(resumed.settings);
-  const std::vector<Field> from = fields_of(given);
+  const std::vector<Setting> to = fields_of(resumed.settings);
+  const std::vector<Setting> from = fields_of(given);
   std::string contradictions;
   for (size_t i = 0; i < to.size(); ++i) {
     const bool momentary = !to[i].stored;

@@ -64,7 +64,7 @@ TEST(Options, ReadsBothSpellings) {
 
 TEST(Options, EveryFlagSetsItsOwnField) {
   Settings defaults;
-  for (const Field& field : fields_of(defaults)) {
+  for (const Setting& field : fields_of(defaults)) {
     const bool is_switch = std::holds_alternative<bool*>(field.value);
     const std::string value = is_switch ? "true" : "7";
     if (field.name == "load_checkpoint_dir" || !field.is_flag) {
@@ -73,7 +73,7 @@ TEST(Options, EveryFlagSetsItsOwnField) {
     const Options options =
         parse_ds({"--" + field.name, value, "--checkpoint_dir", "7"});
     Settings copy = options.settings;
-    for (const Field& other : fields_of(copy)) {
+    for (const Setting& other : fields_of(copy)) {
       if (other.name == field.name) {
         const std::string text = value_text(other);
         EXPECT_TRUE(text == value || text == value + ".0") << other.name;
@@ -191,7 +191,7 @@ TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_NE(help.find("fp32, bf16"), std::string::npos);
   const std::string engine_help = parse_ds({"--help"}).answer;
   Settings settings;
-  for (const Field& field : fields_of(settings)) {
+  for (const Setting& field : fields_of(settings)) {
     if (!field.is_flag) {
       EXPECT_EQ(engine_help.find("--" + field.name), std::string::npos);
       continue;

@@ -25,7 +25,7 @@ constexpr const char* kPaths[] = {
     "export",
     "deepspeed_config"};
 
-using Fields = std::vector<Field>;
+using Fields = std::vector<Setting>;
 
 // What HelloDeepSpeed's create_experiment_dir stores, in its order.
 Fields hello_fields(Settings& s) {
@@ -82,7 +82,7 @@ Fields hello_fields(Settings& s) {
        "steps between checkpoints",
        {}},
   };
-  for (Field& field : fields) {
+  for (Setting& field : fields) {
     field.shapes_model = field.name == "tokenizer" ||
         (field.group == kModel && field.name != "dropout");
   }
@@ -118,7 +118,7 @@ Fields data_fields(Settings& s) {
       {"validation_hash", kData, &trained.validation_hash, "", {}},
       {"tokenizer_hash", kData, &trained.tokenizer_hash, "", {}},
   };
-  for (Field& field : fields) {
+  for (Setting& field : fields) {
     field.is_flag = field.help != "";
   }
   return fields;
@@ -275,7 +275,7 @@ Fields momentary_fields(Settings& s) {
        "export an older checkpoint if the newest is damaged",
        {}},
   };
-  for (Field& field : fields) {
+  for (Setting& field : fields) {
     field.stored = false;
   }
   return fields;
@@ -300,7 +300,7 @@ Fields engine_fields(Settings& s) {
        "where optimizer states lie",
        {"none", "cpu"}},
   };
-  for (Field& field : fields) {
+  for (Setting& field : fields) {
     field.engine_only = true;
   }
   return fields;
@@ -323,7 +323,7 @@ struct ValueText {
 
 } // namespace
 
-std::vector<Field> fields_of(Settings& settings) {
+std::vector<Setting> fields_of(Settings& settings) {
   Fields all = hello_fields(settings);
   for (auto* part :
        {data_fields,
@@ -338,7 +338,7 @@ std::vector<Field> fields_of(Settings& settings) {
         std::make_move_iterator(fields.begin()),
         std::make_move_iterator(fields.end()));
   }
-  for (Field& field : all) {
+  for (Setting& field : all) {
     for (const char* path : kPaths) {
       field.is_path = field.is_path || field.name == path;
     }
@@ -356,7 +356,7 @@ Settings engine_defaults() {
 
 void make_paths_absolute(Settings& settings) {
   namespace fs = std::filesystem;
-  for (const Field& field : fields_of(settings)) {
+  for (const Setting& field : fields_of(settings)) {
     if (!field.is_path) {
       continue;
     }
@@ -374,7 +374,7 @@ void make_paths_absolute(Settings& settings) {
   }
 }
 
-std::string value_text(const Field& field) {
+std::string value_text(const Setting& field) {
   return std::visit(ValueText(), field.value);
 }
 
@@ -383,8 +383,8 @@ std::vector<SettingChange> differences(
     const Settings& to) {
   Settings old_settings = from;
   Settings new_settings = to;
-  const std::vector<Field> old_fields = fields_of(old_settings);
-  const std::vector<Field> new_fields = fields_of(new_settings);
+  const std::vector<Setting> old_fields = fields_of(old_settings);
+  const std::vector<Setting> new_fields = fields_of(new_settings);
   std::vector<SettingChange> changes;
   for (size_t i = 0; i < old_fields.size(); ++i) {
     SettingChange change{

@@ -142,7 +142,7 @@ struct Settings {
 Settings engine_defaults();
 
 // One setting by its name: flags, help and hparams.json are made from this.
-struct Field {
+struct Setting {
   using Value = std::variant<int64_t*, double*, bool*, std::string*>;
 
   std::string name; // the flag without "--", and the key in hparams.json
@@ -163,10 +163,10 @@ void make_paths_absolute(Settings& settings);
 
 // All fields: the 13 that HelloDeepSpeed stores first, in its order. The
 // pointers are valid as long as `settings`.
-std::vector<Field> fields_of(Settings& settings);
+std::vector<Setting> fields_of(Settings& settings);
 
 // The value as hparams.json has it, but text without quotes: 0.15, 1e-08.
-std::string value_text(const Field& field);
+std::string value_text(const Setting& field);
 
 // A setting that differs between two Settings.
 struct SettingChange {

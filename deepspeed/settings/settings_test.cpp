@@ -34,7 +34,7 @@ std::string refusal(const std::function<void(Settings&)>& change) {
 TEST(Settings, NamesAreUniqueAndHelpIsThere) {
   Settings settings;
   std::set<std::string> names;
-  for (const Field& field : fields_of(settings)) {
+  for (const Setting& field : fields_of(settings)) {
     EXPECT_TRUE(names.insert(field.name).second) << field.name;
     EXPECT_EQ(field.help.empty(), !field.is_flag) << field.name;
     EXPECT_FALSE(field.group.empty()) << field.name;
@@ -45,7 +45,7 @@ TEST(Settings, NamesAreUniqueAndHelpIsThere) {
 TEST(Settings, FieldsPointToDifferentMembers) {
   Settings settings;
   std::set<const void*> places;
-  for (const Field& field : fields_of(settings)) {
+  for (const Setting& field : fields_of(settings)) {
     std::visit([&](auto* at) { places.insert(at); }, field.value);
   }
   EXPECT_EQ(places.size(), fields_of(settings).size());

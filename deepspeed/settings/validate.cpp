@@ -154,7 +154,7 @@ bool is_clean_text(const std::string& text) {
 
 void check_texts(const Settings& settings) {
   Settings copy = settings;
-  for (const Field& field : fields_of(copy)) {
+  for (const Setting& field : fields_of(copy)) {
     const auto* text = std::get_if<std::string*>(&field.value);
     if (text == nullptr) {
       continue;
