@@ -186,7 +186,21 @@ class BudgetsTest(TreeTest):
         members = "".join(f"  std::map<int, int> m{i}_ = {{}};\n" for i in range(29))
         text = "// A.\nclass A {\n  int get() const { return m1_; }\n" + members + "};\n"
         self.write("deepspeed/text/a.h", text)
-        self.assert_one(lint_budgets, "class A has 29 members")
+        self.assert_one(lint_budgets, "A has 29 members")
+
+    def test_fields_of_a_struct(self):
+        text = (
+            "// A.\nstruct A {\n  using B = int;\n  enum class C { c, d };\n"
+            "  static constexpr int kE = 1;\n  A() = default;\n"
+            "  int get(int a = 1) const;\n  int* f = nullptr;\n  int g[2], j;\n"
+            "  std::function<void(int)> h;\n  B i{3};\n")
+        for fields, problem in ((23, 28), (24, 29)):
+            more = "".join(f"  int m{i} = g({i});\n" for i in range(fields))
+            self.write("deepspeed/text/a.h", text + more + "};\n")
+            if problem <= 28:
+                self.assert_clean(lint_budgets)
+            else:
+                self.assert_one(lint_budgets, f"A has {problem} members")
 
     def test_file_called_utils(self):
         self.write("tools/utils.py", "# A.\n")

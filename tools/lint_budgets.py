@@ -20,7 +20,10 @@ CLASS = re.compile(
     r"^[ \t]*(?:class|struct)\s+(?:alignas\([^)]*\)\s*)?(\w+)[^;{}()]*\{",
     re.MULTILINE)
 PREPROCESSOR = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
-MEMBER = re.compile(r"^\s*[^()]*?\b\w+_(\[[^\]]*\])?(\s*=.*|\{.*\})?$", re.DOTALL)
+LABEL = re.compile(r"\b(public|protected|private)\s*:")
+TEMPLATE = re.compile(r"<[^<>]*>")
+NO_FIELD = re.compile(
+    r"\s*(using|typedef|friend|static|enum|class|struct|union|template)\b")
 
 
 def line_of(text, offset):
@@ -72,6 +75,24 @@ def count_arguments(text):
     return commas + 1 if text.strip() else 0
 
 
+def count_fields(body):
+    """How many fields the body of a class or struct declares."""
+    while True:  # blank nested braces, innermost first
+        flat = re.sub(r"\{[^{}]*\}", ";", body)
+        if flat == body:
+            break
+        body = flat
+    count = 0
+    for part in LABEL.sub("", body).split(";"):
+        declaration = part.split("=")[0]
+        while TEMPLATE.search(declaration):
+            declaration = TEMPLATE.sub("", declaration)
+        if re.search(r"[\w*&]\s+\w", declaration) and not (
+                "(" in declaration or NO_FIELD.match(declaration)):
+            count += declaration.count(",") + 1
+    return count
+
+
 def class_problems(path, code):
     """Constructors with many arguments, classes with many members."""
     for match in CLASS.finditer(code):
@@ -88,14 +109,9 @@ def class_problems(path, code):
             if count > MAX_ARGUMENTS:
                 yield (f"{path}:{line}: constructor of {name} takes {count} "
                        f"arguments, at most {MAX_ARGUMENTS}: use an options struct")
-        while True:  # blank nested braces, innermost first
-            flat = re.sub(r"\{[^{}]*\}", ";", body)
-            if flat == body:
-                break
-            body = flat
-        members = sum(bool(MEMBER.match(part)) for part in body.split(";"))
-        if members > MAX_MEMBERS:
-            yield (f"{path}:{line}: class {name} has {members} members, "
+        fields = count_fields(body)
+        if fields > MAX_MEMBERS:
+            yield (f"{path}:{line}: {name} has {fields} members, "
                    f"at most {MAX_MEMBERS}")
 
 

@@ -59,7 +59,7 @@ void check_freezing(EngineState& state) {
   std::vector<std::string> names;
   for (const auto& group : state.groups) {
     for (const flat::FlatEntry& entry : group->entries()) {
-      if (!entry.parameter.requires_grad() && !state.freezing_named) {
+      if (!entry.parameter.requires_grad() && !state.checks.freezing_named) {
         names.push_back(entry.name);
       }
     }
@@ -67,7 +67,7 @@ void check_freezing(EngineState& state) {
   if (names.empty()) {
     return;
   }
-  state.freezing_named = true;
+  state.checks.freezing_named = true;
   if (state.ranks->rank() == 0) {
     base::log_warning(
         "parameters that were frozen after initialize() get zeros for "
@@ -118,7 +118,7 @@ std::vector<std::string> registered_late(const EngineState& state) {
 }
 
 void check_registered(EngineState& state) {
-  if (std::exchange(state.registered_checked, true)) {
+  if (std::exchange(state.checks.registered_checked, true)) {
     return;
   }
   const std::vector<std::string> late = registered_late(state);
@@ -155,9 +155,10 @@ void check_parameters(EngineState& state) {
     return;
   }
   if (state.ranks->size() > 1) {
-    state.changes = hash_of_changes(state.changes, changed);
+    state.checks.changes = hash_of_changes(state.checks.changes, changed);
   }
-  if (!std::exchange(state.changes_named, true) && state.ranks->rank() == 0) {
+  if (!std::exchange(state.checks.changes_named, true) &&
+      state.ranks->rank() == 0) {
     std::vector<std::string> names;
     for (const flat::FlatEntry* entry : changed) {
       names.push_back(entry->name);
@@ -173,7 +174,7 @@ double gradient_norm(EngineState& state) {
   for (const auto& group : state.groups) {
     parameters += group->entries().size();
   }
-  int64_t note = kChanged * std::exchange(state.changes, 0);
+  int64_t note = kChanged * std::exchange(state.checks.changes, 0);
   if (state.reducer->unused().size() == parameters) {
     note |= kNoGradient;
   }

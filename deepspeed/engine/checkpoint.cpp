@@ -106,7 +106,7 @@ checkpoint::OptimizerStates optimizer_states(
   states.loss_scaler.min_scale = fp16.min_loss_scale;
   states.loss_scaler.hysteresis = fp16.hysteresis;
   states.loss_scaler.consecutive_hysteresis = fp16.consecutive_hysteresis;
-  states.overflow = state.global_steps > 0 && !state.applied;
+  states.overflow = state.progress.global_steps > 0 && !state.progress.applied;
   states.clip_grad = state.config.gradient_clipping;
   return states;
 }
@@ -184,9 +184,9 @@ checkpoint::ModelStates model_states(
         "last_batch_iteration", state.scheduler->last_batch_iteration());
     states.lr_scheduler = std::move(scheduler);
   }
-  states.skipped_steps = state.skipped_steps;
-  states.global_steps = state.global_steps;
-  states.global_samples = state.global_samples;
+  states.skipped_steps = state.progress.skipped_steps;
+  states.global_steps = state.progress.global_steps;
+  states.global_samples = state.progress.global_samples;
   states.ds_config = formats::value_of_json(state.config.source);
   states.client_state = client_state;
   return states;
@@ -195,7 +195,7 @@ checkpoint::ModelStates model_states(
 // Rank 0's tag; what happens when others have another one is a setting.
 std::string agreed_tag(EngineState& state, const std::string& wanted) {
   const std::string own = wanted.empty()
-      ? "global_step" + std::to_string(state.global_steps)
+      ? "global_step" + std::to_string(state.progress.global_steps)
       : wanted;
   const std::vector<std::string> tags = state.ranks->all_gather_text(own);
   for (size_t rank = 1; rank < tags.size(); ++rank) {
@@ -272,7 +272,7 @@ std::string Engine::save_checkpoint(
     const std::string& folder,
     const SaveOptions& options) {
   EngineState& state = *state_;
-  if (state.step_begun && !state.reduced) {
+  if (state.phase.step_begun && !state.phase.reduced) {
     throw std::logic_error(
         "save_checkpoint() between the micro batches of a step");
   }
@@ -292,7 +292,7 @@ std::string Engine::save_checkpoint(
   // While updates are left out nobody knows whether the weights are good: the
   // older ones stay.
   commit_options.keep_last =
-      state.skipped.in_a_row() == 0 ? options.keep_last : 0;
+      state.progress.skipped.in_a_row() == 0 ? options.keep_last : 0;
   checkpoint::CheckpointCommit commit(commit_options);
 
   flat::FileTensors tensors;
@@ -306,9 +306,9 @@ std::string Engine::save_checkpoint(
   manifest.stage = state.config.zero_optimization.stage;
   manifest.ranks = state.ranks->size();
   manifest.dtype = config::dtype_name(state.config.dtype());
-  manifest.global_steps = state.global_steps;
+  manifest.global_steps = state.progress.global_steps;
   publish_together(*state.ranks, commit, files, std::move(manifest));
-  state.last_call = std::chrono::steady_clock::now();
+  state.clock.begin_forward();
   return checkpoint::join(folder, tag);
 }
 

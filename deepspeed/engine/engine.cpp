@@ -5,7 +5,6 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/base/log.h"
-#include "deepspeed/base/trace.h"
 #include "deepspeed/engine/state.h"
 #include "deepspeed/engine/step_report.h"
 #include "deepspeed/flat/aliases.h"
@@ -13,16 +12,6 @@
 
 namespace deepspeed {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-      .count();
-}
-
-void add_both(WallClock& clock, const std::string& name, double seconds) {
-  clock.add(name + "_microstep", seconds);
-  clock.add(name, seconds);
-}
 
 bool is_root(const EngineState& state) {
   return state.ranks->rank() == 0;
@@ -32,10 +21,10 @@ bool is_root(const EngineState& state) {
 // mean that sees their names once.
 void name_unused(EngineState& state) {
   const std::vector<std::string>& unused = state.reducer->unused();
-  if (unused.empty() || state.unused_named) {
+  if (unused.empty() || state.checks.unused_named) {
     return;
   }
-  state.unused_named = true;
+  state.checks.unused_named = true;
   const std::string names = flat::shortened(unused);
   if (!state.config.zero_optimization.ignore_unused_parameters) {
     throw base::Error(
@@ -53,7 +42,7 @@ void update(EngineState& state, double scale_of_loss) {
   double factor = state.mean_factor() / scale_of_loss;
   const double clip = state.config.gradient_clipping;
   if (clip > 0) {
-    factor *= optim::clip_factor(state.gradient_norm, clip);
+    factor *= optim::clip_factor(state.progress.gradient_norm, clip);
   }
   std::vector<optim::ShardStep> steps;
   for (const GroupSettings& settings : state.settings) {
@@ -64,7 +53,7 @@ void update(EngineState& state, double scale_of_loss) {
 
 // Says which parameter went wrong and ends the run where going on is no use.
 void after_skip(EngineState& state, double scale_of_loss) {
-  ++state.skipped_steps;
+  ++state.progress.skipped_steps;
   const bool scaled = state.config.fp16.enabled;
   if (scaled && state.config.dynamic_loss_scale() &&
       state.loss_scaler->scale() < scale_of_loss) {
@@ -81,14 +70,16 @@ void after_skip(EngineState& state, double scale_of_loss) {
       name ? "parameter " + *name : "the norm of the gradients";
   if (is_root(state)) {
     base::log_warning(
-        "the gradient of step " + std::to_string(state.global_steps) +
+        "the gradient of step " + std::to_string(state.progress.global_steps) +
         " is not finite (" + where + "): the update is skipped");
   }
-  if (!state.config.dynamic_loss_scale() && state.skipped.is_hopeless()) {
+  if (!state.config.dynamic_loss_scale() &&
+      state.progress.skipped.is_hopeless()) {
     throw base::Error(
         base::ExitCode::internal,
         "the gradient was not finite for " +
-            std::to_string(state.skipped.in_a_row()) + " steps in a row",
+            std::to_string(state.progress.skipped.in_a_row()) +
+            " steps in a row",
         where,
         "go on from the last checkpoint with a smaller learning rate, or "
         "with gradient_clipping");
@@ -98,43 +89,44 @@ void after_skip(EngineState& state, double scale_of_loss) {
 // DeepSpeed's backward() returns when the sums are there; ours waits for them
 // here, and the clocks say what DeepSpeed's say.
 void wait_for_sums(EngineState& state) {
-  const auto start = std::chrono::steady_clock::now();
-  if (!state.reduced) {
+  const Timed backward(state.clock, "bwd");
+  const Timed reduction(state.clock, "bwd_allreduce");
+  if (!state.phase.reduced) {
     state.reducer->reduce_now();
   }
   state.reducer->wait();
-  const double seconds = seconds_since(start);
-  add_both(state.clock, "bwd_allreduce", seconds);
-  add_both(state.clock, "bwd", seconds);
 }
 
 void take_step(EngineState& state) {
   const double scale = state.loss_scaler->scale();
   {
-    const Timed timed(state.clock, "optimizer_gradients");
-    state.gradient_norm = gradient_norm(state) * state.mean_factor() / scale;
+    const Timed timed(state.clock, "optimizer_gradients", Timed::Of::step);
+    state.progress.gradient_norm =
+        gradient_norm(state) * state.mean_factor() / scale;
   }
   name_unused(state);
-  const bool finite = std::isfinite(state.gradient_norm);
+  const bool finite = std::isfinite(state.progress.gradient_norm);
   const bool unchecked =
       state.config.bf16.enabled && !state.config.bf16.check_grad_overflow;
-  state.applied = finite || unchecked;
-  if (state.applied) {
-    const auto start = std::chrono::steady_clock::now();
-    update(state, scale);
+  state.progress.applied = finite || unchecked;
+  if (state.progress.applied) {
+    {
+      const Timed timed(state.clock, "optimizer_step", Timed::Of::step);
+      update(state, scale);
+    }
     const double gather = state.optimizer->gather_seconds();
-    state.clock.add("optimizer_step", seconds_since(start) - gather);
+    state.clock.add("optimizer_step", -gather);
     state.clock.add("optimizer_allgather", gather);
   }
   // The scale that scaled this loss has done its work; the next one is set now.
   state.loss_scaler->update(!finite);
-  ++state.global_steps;
-  state.global_samples += state.config.train_batch_size;
-  state.skipped.count(!state.applied);
-  if (!state.applied) {
+  ++state.progress.global_steps;
+  state.progress.global_samples += state.config.train_batch_size;
+  state.progress.skipped.count(!state.progress.applied);
+  if (!state.progress.applied) {
     after_skip(state, scale);
   }
-  if (state.applied && state.scheduler != nullptr) {
+  if (state.progress.applied && state.scheduler != nullptr) {
     state.scheduler->step();
   }
   set_learning_rates(state);
@@ -154,27 +146,56 @@ void check_backward(const EngineState& state, const at::Tensor& loss) {
         "backward() of a loss that depends on no parameter");
   }
   // Its gradients would be added to sums over the ranks.
-  if (state.reduced) {
+  if (state.phase.reduced) {
     throw std::logic_error(
         "backward() after the last one of the step: call step(), or before "
         "it set_gradient_accumulation_boundary(false)");
   }
 }
 
+// Returns the loss as a part of the step's mean.
+at::Tensor run_backward(EngineState& state, const at::Tensor& loss) {
+  GradientPhase& phase = state.phase;
+  if (!std::exchange(phase.step_begun, true)) {
+    state.reducer->begin_step();
+  }
+  phase.micro_begun = true;
+  // Without managed accumulation only step() knows which micro batch is last.
+  const bool last = !phase.in_no_sync &&
+      (phase.forced_boundary || state.config.managed_gradient_accumulation) &&
+      state.is_boundary();
+  const at::Tensor mean = loss / state.loss_divisor();
+  state.reducer->begin_backward(last);
+  try {
+    (state.config.fp16.enabled ? mean * state.loss_scaler->scale() : mean)
+        .backward();
+  } catch (...) {
+    state.forget_gradients();
+    throw;
+  }
+  phase.reduced = last;
+  if (state.curves.monitor) {
+    state.curves.loss_sum += loss.item<double>();
+    ++state.curves.losses;
+  }
+  return mean.detach();
+}
+
 } // namespace
 
 void EngineState::forget_gradients() {
   reducer->abandon_step();
-  step_begun = false;
-  micro_begun = false;
-  reduced = false;
-  loss_sum = 0;
-  losses = 0;
+  phase.step_begun = false;
+  phase.micro_begun = false;
+  phase.reduced = false;
+  curves.loss_sum = 0;
+  curves.losses = 0;
 }
 
 void set_learning_rates(EngineState& state) {
   if (state.options.learning_rate) {
-    const int64_t updates = state.global_steps - state.skipped_steps;
+    const int64_t updates =
+        state.progress.global_steps - state.progress.skipped_steps;
     for (GroupSettings& settings : state.settings) {
       settings.lr = state.options.learning_rate(updates);
     }
@@ -195,11 +216,11 @@ void set_learning_rates(EngineState& state) {
 }
 
 bool EngineState::is_boundary() const {
-  if (forced_boundary) {
-    return *forced_boundary;
+  if (phase.forced_boundary) {
+    return *phase.forced_boundary;
   }
   return !config.managed_gradient_accumulation ||
-      (micro_steps + 1) % config.gradient_accumulation_steps == 0;
+      (progress.micro_steps + 1) % config.gradient_accumulation_steps == 0;
 }
 
 double EngineState::loss_divisor() const {
@@ -224,49 +245,30 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
 at::Tensor Engine::backward(const at::Tensor& loss) {
-  const base::Span span({"backward"});
   EngineState& state = *state_;
   check_backward(state, loss);
   check_parameters(state);
-  add_both(state.clock, "fwd", seconds_since(state.last_call));
-  const auto start = std::chrono::steady_clock::now();
-  if (!std::exchange(state.step_begun, true)) {
-    state.reducer->begin_step();
+  state.clock.end_forward();
+  const Timed call(state.clock, "bwd", base::SpanName{"backward"});
+  at::Tensor mean;
+  {
+    const Timed inner(state.clock, "bwd_inner");
+    mean = run_backward(state, loss);
   }
-  state.micro_begun = true;
-  // Without managed accumulation only step() knows which micro batch is last.
-  const bool last = !state.in_no_sync &&
-      (state.forced_boundary || state.config.managed_gradient_accumulation) &&
-      state.is_boundary();
-  const at::Tensor mean = loss / state.loss_divisor();
-  state.reducer->begin_backward(last);
-  try {
-    (state.config.fp16.enabled ? mean * state.loss_scaler->scale() : mean)
-        .backward();
-  } catch (...) {
-    state.forget_gradients();
-    throw;
+  {
+    const Timed reduction(state.clock, "bwd_allreduce");
+    state.reducer->end_backward();
   }
-  state.reduced = last;
-  if (state.monitor) {
-    state.loss_sum += loss.item<double>();
-    ++state.losses;
-  }
-  add_both(state.clock, "bwd_inner", seconds_since(start));
-  const auto reduce_start = std::chrono::steady_clock::now();
-  state.reducer->end_backward();
-  add_both(state.clock, "bwd_allreduce", seconds_since(reduce_start));
-  add_both(state.clock, "bwd", seconds_since(start));
-  state.last_call = std::chrono::steady_clock::now();
-  return mean.detach();
+  state.clock.begin_forward();
+  return mean;
 }
 
 void Engine::step() {
   EngineState& state = *state_;
-  if (state.in_no_sync) {
+  if (state.phase.in_no_sync) {
     throw std::logic_error("step() inside no_sync()");
   }
-  if (!state.micro_begun) {
+  if (!state.phase.micro_begun) {
     throw std::logic_error("step() without backward()");
   }
   check_parameters(state);
@@ -275,21 +277,22 @@ void Engine::step() {
     check_registered(state);
     wait_for_sums(state);
   }
-  const auto start = std::chrono::steady_clock::now();
-  if (boundary) {
-    take_step(state);
-    state.step_begun = false;
-    state.reduced = false;
+  {
+    const Timed timed(state.clock, "step");
+    if (boundary) {
+      take_step(state);
+      state.phase.step_begun = false;
+      state.phase.reduced = false;
+    }
+    state.phase.micro_begun = false;
+    ++state.progress.micro_steps;
   }
-  state.micro_begun = false;
-  ++state.micro_steps;
-  add_both(state.clock, "step", seconds_since(start));
   report_step(state, boundary);
   if (boundary) {
-    state.loss_sum = 0;
-    state.losses = 0;
+    state.curves.loss_sum = 0;
+    state.curves.losses = 0;
   }
-  state.last_call = std::chrono::steady_clock::now();
+  state.clock.begin_forward();
 }
 
 bool Engine::is_gradient_accumulation_boundary() const {
@@ -297,15 +300,15 @@ bool Engine::is_gradient_accumulation_boundary() const {
 }
 
 void Engine::set_gradient_accumulation_boundary(bool is_boundary) {
-  state_->forced_boundary = is_boundary;
+  state_->phase.forced_boundary = is_boundary;
 }
 
 Engine::NoSync::NoSync(EngineState& state) : state_(state) {
-  state_.in_no_sync = true;
+  state_.phase.in_no_sync = true;
 }
 
 Engine::NoSync::~NoSync() {
-  state_.in_no_sync = false;
+  state_.phase.in_no_sync = false;
 }
 
 Engine::NoSync Engine::no_sync() {
@@ -313,34 +316,34 @@ Engine::NoSync Engine::no_sync() {
     throw std::logic_error(
         "no_sync() with ZeRO stage 2, which cuts gradients at once");
   }
-  if (state_->in_no_sync) {
+  if (state_->phase.in_no_sync) {
     throw std::logic_error("no_sync() inside no_sync()");
   }
   return NoSync(*state_);
 }
 
 double Engine::get_global_grad_norm() const {
-  return state_->gradient_norm;
+  return state_->progress.gradient_norm;
 }
 
 bool Engine::was_step_applied() const {
-  return state_->applied;
+  return state_->progress.applied;
 }
 
 int64_t Engine::global_steps() const {
-  return state_->global_steps;
+  return state_->progress.global_steps;
 }
 
 int64_t Engine::global_samples() const {
-  return state_->global_samples;
+  return state_->progress.global_samples;
 }
 
 int64_t Engine::micro_steps() const {
-  return state_->micro_steps;
+  return state_->progress.micro_steps;
 }
 
 int64_t Engine::skipped_steps() const {
-  return state_->skipped_steps;
+  return state_->progress.skipped_steps;
 }
 
 double Engine::loss_scale() const {

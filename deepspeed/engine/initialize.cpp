@@ -407,7 +407,7 @@ void build(EngineState& state) {
     state.scheduler =
         std::make_unique<optim::LrScheduler>(config.scheduler, std::move(lrs));
   }
-  state.last_call = std::chrono::steady_clock::now();
+  state.clock.begin_forward();
 }
 
 Engine initialize(
@@ -434,7 +434,7 @@ Engine initialize(
     const config::Config& given = state->config;
     if (state->ranks->rank() == 0 &&
         (given.tensorboard.enabled || given.csv_monitor.enabled)) {
-      state->monitor =
+      state->curves.monitor =
           std::make_unique<Monitor>(given.tensorboard, given.csv_monitor);
     }
   });

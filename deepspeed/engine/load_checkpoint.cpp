@@ -408,19 +408,19 @@ LoadedCheckpoint Engine::load_checkpoint(
   load_rest(state, file);
   state.forget_gradients();
   if (loaded.missing.empty()) {
-    state.changes = 0; // what a rank changed is overwritten
+    state.checks.changes = 0; // what a rank changed is overwritten
   }
   if (!options.module_only) {
-    state.global_steps = file.global_steps();
-    state.skipped_steps = file.skipped_steps();
-    state.global_samples = file.global_samples() >= 0
+    state.progress.global_steps = file.global_steps();
+    state.progress.skipped_steps = file.skipped_steps();
+    state.progress.global_samples = file.global_samples() >= 0
         ? file.global_samples()
-        : state.global_steps * state.config.train_batch_size;
-    state.micro_steps =
-        state.global_steps * state.config.gradient_accumulation_steps;
-    state.skipped = {};
-    if (state.monitor) {
-      state.monitor->start_after(state.global_samples);
+        : state.progress.global_steps * state.config.train_batch_size;
+    state.progress.micro_steps =
+        state.progress.global_steps * state.config.gradient_accumulation_steps;
+    state.progress.skipped = {};
+    if (state.curves.monitor) {
+      state.curves.monitor->start_after(state.progress.global_samples);
     }
   }
   if (optimizer) {
@@ -437,7 +437,7 @@ LoadedCheckpoint Engine::load_checkpoint(
     }
   }
   set_learning_rates(state);
-  state.last_call = std::chrono::steady_clock::now();
+  state.clock.begin_forward();
   loaded.passed_over = same_on_all(*state.ranks, file.skipped());
   if (state.ranks->rank() == 0) {
     report_rest(file, loaded);

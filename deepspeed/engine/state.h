@@ -26,6 +26,43 @@ struct GroupSettings {
   double weight_decay = 0;
 };
 
+// How far training is.
+struct Progress {
+  int64_t global_steps = 0;
+  int64_t global_samples = 0;
+  int64_t micro_steps = 0;
+  int64_t skipped_steps = 0;
+  optim::SkippedSteps skipped;
+  double gradient_norm = 0; // of the last step
+  bool applied = false; // the last step
+};
+
+// Where the step under way is, from its first backward() to its update.
+struct GradientPhase {
+  bool step_begun = false; // a backward since the last update
+  bool micro_begun = false; // a backward since the last step()
+  bool reduced = false; // the last backward was the one that sums
+  bool in_no_sync = false;
+  std::optional<bool> forced_boundary;
+};
+
+// What the checks of the module count, and what they have said once.
+struct ModuleChecks {
+  // A hash of what was changed in place since the last update; 0: nothing. The
+  // same on all ranks, or their weights part.
+  int64_t changes = 0;
+  bool changes_named = false;
+  bool freezing_named = false;
+  bool unused_named = false;
+  bool registered_checked = false; // see check_registered()
+};
+
+struct Curves {
+  std::unique_ptr<Monitor> monitor; // null: no curves, or not rank 0
+  double loss_sum = 0; // of this step's micro batches
+  int64_t losses = 0;
+};
+
 struct EngineState {
   std::shared_ptr<torch::nn::Module> module;
   config::Config config;
@@ -43,35 +80,11 @@ struct EngineState {
   // Those of them that would be trained, had they required a gradient.
   flat::NamedParameters frozen;
 
-  int64_t global_steps = 0;
-  int64_t global_samples = 0;
-  int64_t micro_steps = 0;
-  int64_t skipped_steps = 0;
-  optim::SkippedSteps skipped;
-  double gradient_norm = 0; // of the last step
-  bool applied = false; // the last step
-
-  bool step_begun = false; // a backward since the last update
-  bool micro_begun = false; // a backward since the last step()
-  bool reduced = false; // the last backward was the one that sums
-  bool in_no_sync = false;
-  std::optional<bool> forced_boundary;
-  bool unused_named = false;
-  // A hash of what was changed in place since the last update; 0: nothing. The
-  // same on all ranks, or their weights part.
-  int64_t changes = 0;
-  bool changes_named = false;
-  bool freezing_named = false;
-  bool registered_checked = false; // see check_registered()
-
-  std::unique_ptr<Monitor> monitor; // null: no curves, or not rank 0
-  double loss_sum = 0; // of this step's micro batches, for the curves
-  int64_t losses = 0;
-
+  Progress progress;
+  GradientPhase phase;
+  ModuleChecks checks;
+  Curves curves;
   WallClock clock;
-  // When backward(), step() or a checkpoint ended: what follows until the next
-  // backward() is forward.
-  std::chrono::steady_clock::time_point last_call;
 
   // The step under way begins anew with the next backward.
   void forget_gradients();

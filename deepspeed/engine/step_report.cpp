@@ -25,7 +25,7 @@ const std::vector<std::string> kOptimizerClocks = {
 
 void print_step(const EngineState& state) {
   const int64_t every = state.config.steps_per_print;
-  if (every <= 0 || state.global_steps % every != 0) {
+  if (every <= 0 || state.progress.global_steps % every != 0) {
     return;
   }
   std::string lrs;
@@ -39,9 +39,9 @@ void print_step(const EngineState& state) {
     momenta += (momenta.empty() ? "" : ", ") + std::string(text);
   }
   base::log_info(
-      "step=" + std::to_string(state.global_steps) +
-      ", skipped=" + std::to_string(state.skipped_steps) + ", lr=[" + lrs +
-      "], mom=[" + momenta + "]");
+      "step=" + std::to_string(state.progress.global_steps) +
+      ", skipped=" + std::to_string(state.progress.skipped_steps) + ", lr=[" +
+      lrs + "], mom=[" + momenta + "]");
 }
 
 // Of this process: other ranks have shards of the same size.
@@ -61,18 +61,20 @@ void print_memory(const EngineState& state) {
 }
 
 void write_curves(EngineState& state) {
-  if (!state.monitor) {
+  if (!state.curves.monitor) {
     return;
   }
   const auto add = [&](const std::string& name, double value) {
-    state.monitor->add("Train/Samples/" + name, value, state.global_samples);
+    state.curves.monitor->add(
+        "Train/Samples/" + name, value, state.progress.global_samples);
   };
-  add("train_loss", state.loss_sum / static_cast<double>(state.losses));
+  add("train_loss",
+      state.curves.loss_sum / static_cast<double>(state.curves.losses));
   add("lr", state.settings[0].lr);
   if (state.config.fp16.enabled) {
     add("loss_scale", state.loss_scaler->scale());
   }
-  add("grad_norm", state.gradient_norm);
+  add("grad_norm", state.progress.gradient_norm);
   if (state.config.wall_clock_breakdown) {
     for (const auto& [clock, name] :
          {std::pair{"fwd", "forward"},
@@ -84,7 +86,7 @@ void write_curves(EngineState& state) {
           state.clock.seconds(clock) * 1000);
     }
   }
-  state.monitor->flush();
+  state.curves.monitor->flush();
 }
 
 std::string reduction_line(const EngineState& state) {
@@ -115,7 +117,7 @@ void print_clocks(EngineState& state, bool boundary, bool root) {
   };
   if (boundary) {
     const std::string line = state.clock.line(kOptimizerClocks);
-    if (state.applied && state.config.zero_optimization.stage > 0) {
+    if (state.progress.applied && state.config.zero_optimization.stage > 0) {
       print(line);
     }
   }

@@ -5,6 +5,14 @@
 #include <cstdio>
 
 namespace deepspeed {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+} // namespace
 
 void WallClock::add(const std::string& name, double seconds) {
   for (auto& [known, sum] : seconds_) {
@@ -14,6 +22,19 @@ void WallClock::add(const std::string& name, double seconds) {
     }
   }
   seconds_.emplace_back(name, seconds);
+}
+
+void WallClock::add_micro_step(const std::string& name, double seconds) {
+  add(name + "_microstep", seconds);
+  add(name, seconds);
+}
+
+void WallClock::begin_forward() {
+  forward_ = std::chrono::steady_clock::now();
+}
+
+void WallClock::end_forward() {
+  add_micro_step("fwd", seconds_since(forward_));
 }
 
 double WallClock::seconds(const std::string& name) const {
@@ -44,6 +65,15 @@ std::string WallClock::line(const std::vector<std::string>& names) {
     }
   }
   return text;
+}
+
+Timed::~Timed() {
+  const double seconds = seconds_since(start_);
+  if (of_ == Of::micro_step) {
+    clock_.add_micro_step(name_, seconds);
+  } else {
+    clock_.add(name_, seconds);
+  }
 }
 
 } // namespace deepspeed

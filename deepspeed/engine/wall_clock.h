@@ -2,9 +2,12 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "deepspeed/base/trace.h"
 
 namespace deepspeed {
 
@@ -15,6 +18,12 @@ class WallClock {
  public:
   // Adds to a name.
   void add(const std::string& name, double seconds);
+  // Adds to it and to that of the micro batch.
+  void add_micro_step(const std::string& name, double seconds);
+  // What follows a call of the engine until the next backward() is forward:
+  // end_forward() adds it to "fwd".
+  void begin_forward();
+  void end_forward();
   // What was added so far; 0 for a name that is not known.
   double seconds(const std::string& name) const;
   // "time (ms) | fwd: 1.23 | bwd: 4.56" for these names; forgets them.
@@ -22,31 +31,34 @@ class WallClock {
 
  private:
   std::vector<std::pair<std::string, double>> seconds_;
+  std::chrono::steady_clock::time_point forward_;
 };
 
 // Adds the time of its life to a name.
 class Timed {
  public:
-  Timed(WallClock& clock, std::string name)
+  enum class Of { step, micro_step };
+
+  Timed(WallClock& clock, const char* name, Of of = Of::micro_step)
       : clock_(clock),
-        name_(std::move(name)),
+        name_(name),
+        of_(of),
         start_(std::chrono::steady_clock::now()) {}
-  ~Timed() {
-    clock_.add(name_, seconds());
+  // A span of a profile, too.
+  Timed(WallClock& clock, const char* name, base::SpanName span)
+      : Timed(clock, name) {
+    span_.emplace(span);
   }
+  ~Timed();
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;
 
-  double seconds() const {
-    return std::chrono::duration<double>(
-               std::chrono::steady_clock::now() - start_)
-        .count();
-  }
-
  private:
   WallClock& clock_;
-  std::string name_;
+  const char* name_;
+  Of of_;
   std::chrono::steady_clock::time_point start_;
+  std::optional<base::Span> span_;
 };
 
 } // namespace deepspeed
