@@ -12,7 +12,7 @@
 #include <string>
 
 #include "benchmarks/bounds.h"
-#include "deepspeed/bert/product.h"
+#include "deepspeed/ops/cpu/product.h"
 
 namespace deepspeed {
 namespace {
@@ -88,10 +88,10 @@ void product(
   at::Tensor c = at::empty({shape.rows, shape.columns}, type);
   const double operations = 2.0 * static_cast<double>(shape.rows) *
       static_cast<double>(shape.columns) * static_cast<double>(shape.depth);
-  bert::force_own_products(maker == Maker::ours);
+  ops::cpu::force_own_products(maker == Maker::ours);
   const auto run = [&] {
     flat::TaskList tasks;
-    bert::product_into(tasks, c, a, b, false);
+    ops::cpu::product_into(tasks, c, a, b, false);
     tasks.run();
   };
   benchmarks::measure(

@@ -1,12 +1,12 @@
-# ds_folder(NAME): the sources of deepspeed/NAME as an object library
-# ds_NAME_objects, its *_test.cpp files as one test program NAME_test.
+# ds_folder(NAME): the sources of deepspeed/NAME and of its folders as an object
+# library ds_NAME_objects, its *_test.cpp files as one test program NAME_test.
 # A new file is picked up by itself; a folder's dependencies are its includes,
 # which tools/lint_includes.py checks against docs/architecture.md.
 # HOT: it holds loops that take time, and is compiled at -O3.
 function(ds_folder name)
   cmake_parse_arguments(arg "TORCH;HOT" "" "LINK" ${ARGN})
   set(dir ${CMAKE_SOURCE_DIR}/deepspeed/${name})
-  file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.cpp ${dir}/*/*.cpp)
   file(GLOB tests CONFIGURE_DEPENDS ${dir}/*_test.cpp)
   if(tests)
     list(REMOVE_ITEM sources ${tests})

@@ -7,6 +7,7 @@
 
 #include "deepspeed/base/trace.h"
 #include "deepspeed/flat/gradient_slot.h"
+#include "deepspeed/ops/operations.h"
 
 namespace deepspeed::bert {
 
@@ -32,6 +33,10 @@ struct BlockParameters {
   // What a profile calls its passes: {"", "layer", 3}.
   base::SpanName name;
 
+  // Those of the parameters' device.
+  const ops::Operations& operations() const {
+    return ops::operations_on(tensors.front().device());
+  }
   base::SpanName pass(const char* forward_or_backward) const {
     return {forward_or_backward, name.of, name.index};
   }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "deepspeed/bert/functional.h"
+#include "deepspeed/ops/operations.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -11,9 +11,10 @@ namespace {
 class Embedding : public Block {
  public:
   explicit Embedding(const EmbeddingArguments& arguments)
-      : batch_(arguments.batch) {
+      : batch_(arguments.batch), ops_(arguments.parameters->operations()) {
     const auto& parameters = arguments.parameters->tensors;
-    inputs_.batch = batch_.get();
+    inputs_.ids = batch_->packed().ids;
+    inputs_.positions = batch_->packed().positions;
     inputs_.word = parameters[kWordEmbeddings];
     inputs_.position = parameters[kPositionEmbeddings];
     inputs_.type = parameters[kTokenTypeEmbeddings];
@@ -21,10 +22,11 @@ class Embedding : public Block {
     inputs_.beta = parameters[kEmbeddingNormBias];
     inputs_.eps = arguments.layer_norm_eps;
     inputs_.dropout = arguments.dropout;
+    inputs_.tokens = batch_->all_tokens().keys();
   }
 
   at::Tensor forward(const at::Tensor& /*none*/) override {
-    return embedding(inputs_, saved_);
+    return ops_.embedding(inputs_, saved_);
   }
 
   at::Tensor backward(
@@ -32,15 +34,15 @@ class Embedding : public Block {
       flat::GradientOutputs& gradients) override {
     flat::RowGradients* late = gradients.late_rows(kWordEmbeddings);
     std::vector<int32_t> places;
-    const GradientTarget word = late == nullptr
+    const ops::GradientTarget word = late == nullptr
         ? gradients.take(kWordEmbeddings)
         : make_rows(*late, places);
-    embedding_backward(
+    ops_.embedding_backward(
         inputs_,
         output_gradient.contiguous(),
         saved_,
         {word,
-         late == nullptr ? batch_->packed().ids.data() : places.data(),
+         late == nullptr ? batch_->packed().ids : places,
          gradients.take(kPositionEmbeddings),
          gradients.take(kTokenTypeEmbeddings),
          gradients.take(kEmbeddingNormWeight),
@@ -50,7 +52,7 @@ class Embedding : public Block {
 
  private:
   // A row of zeros for each word of the batch; places[t] is that of token t.
-  GradientTarget make_rows(
+  ops::GradientTarget make_rows(
       flat::RowGradients& late,
       std::vector<int32_t>& places) const {
     const std::vector<int64_t>& words = batch_->words();
@@ -65,8 +67,9 @@ class Embedding : public Block {
   }
 
   const std::shared_ptr<const Batch> batch_;
-  EmbeddingInputs inputs_;
-  SavedNorm saved_;
+  const ops::Operations& ops_;
+  ops::EmbeddingInputs inputs_;
+  ops::SavedNorm saved_;
 };
 
 } // namespace

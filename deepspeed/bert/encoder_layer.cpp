@@ -1,8 +1,7 @@
 // One RoBERTa encoder layer (post-LayerNorm) over packed sequences.
 #include "deepspeed/bert/encoder_layer.h"
 
-#include "deepspeed/bert/functional.h"
-#include "deepspeed/bert/product.h"
+#include "deepspeed/ops/operations.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -11,38 +10,40 @@ namespace {
 class EncoderLayer : public Block {
  public:
   explicit EncoderLayer(const LayerArguments& arguments)
-      : arguments_(arguments) {}
+      : arguments_(arguments), ops_(arguments.parameters->operations()) {}
 
   at::Tensor forward(const at::Tensor& input) override {
     input_ = input;
-    selected_ = selects() ? select_rows(input, outputs().rows) : input;
-    attention_.outputs = arguments_.outputs;
+    selected_ = selects() ? ops_.select_rows(input, outputs().rows) : input;
+    attention_.sequences = outputs().sequences;
+    attention_.positions = outputs().positions;
     project();
     attention_.heads = arguments_.heads;
     attention_.dropout = arguments_.attention_dropout;
-    attended_ = attention(attention_);
+    attended_ = ops_.attention(attention_);
 
-    NormInputs norm = attention_norm();
-    norm.x = run_now([&](flat::TaskList& tasks) {
-      return product(
+    ops::NormInputs norm = attention_norm();
+    norm.x = ops::run_now([&](flat::TaskList& tasks) {
+      return ops_.product(
           tasks, attended_.context, parameter(kAttentionOutputWeight).t());
     });
     norm.residual = selected_;
-    middle_ = layer_norm(norm, saved_attention_norm_);
+    middle_ = ops_.layer_norm(norm, saved_attention_norm_);
 
-    activated_ = run_now([&](flat::TaskList& tasks) {
-      return gelu_product(
+    activated_ = ops::run_now([&](flat::TaskList& tasks) {
+      return ops_.gelu_product(
           tasks,
           parameter(kIntermediateBias),
           middle_,
           parameter(kIntermediateWeight).t());
     });
     norm = output_norm();
-    norm.x = run_now([&](flat::TaskList& tasks) {
-      return product(tasks, activated_.value, parameter(kOutputWeight).t());
+    norm.x = ops::run_now([&](flat::TaskList& tasks) {
+      return ops_.product(
+          tasks, activated_.value, parameter(kOutputWeight).t());
     });
     norm.residual = middle_;
-    return layer_norm(norm, saved_output_norm_);
+    return ops_.layer_norm(norm, saved_output_norm_);
   }
 
   at::Tensor backward(
@@ -71,7 +72,7 @@ class EncoderLayer : public Block {
 
   // The LayerNorm behind the product with the bias `bias`: its weight and bias
   // are the next two parameters.
-  struct Norm : NormInputs {
+  struct Norm : ops::NormInputs {
     size_t first = 0; // its weight
   };
   Norm norm_after(LayerParameter bias, const kernels::Dropout& dropout) const {
@@ -93,19 +94,19 @@ class EncoderLayer : public Block {
     return norm_after(kOutputBias, arguments_.output_dropout);
   }
 
-  static NormGradients norm_backward(
+  ops::NormGradients norm_backward(
       const Norm& norm,
       const at::Tensor& dy,
-      const SavedNorm& saved,
-      flat::GradientOutputs& gradients) {
-    return run_now([&](flat::TaskList& tasks) {
-      layer_norm_parameter_gradients(
+      const ops::SavedNorm& saved,
+      flat::GradientOutputs& gradients) const {
+    return ops::run_now([&](flat::TaskList& tasks) {
+      ops_.layer_norm_parameter_gradients(
           tasks,
           dy,
           saved,
           gradients.take(norm.first),
           gradients.take(norm.first + 1));
-      return layer_norm_backward(tasks, norm, dy, saved);
+      return ops_.layer_norm_backward(tasks, norm, dy, saved);
     });
   }
 
@@ -125,7 +126,7 @@ class EncoderLayer : public Block {
     flat::TaskList tasks;
     const auto add =
         [&](at::Tensor out, const at::Tensor& x, LayerParameter weight) {
-          bias_product_out(
+          ops_.bias_product_out(
               tasks, out, parameter(weight + 1), x, parameter(weight).t());
         };
     add(attention_.q, selected_, kQueryWeight);
@@ -141,16 +142,16 @@ class EncoderLayer : public Block {
       at::Tensor& dmiddle,
       flat::GradientOutputs& gradients) const {
     flat::TaskList tasks;
-    weight_gradient(
+    ops_.weight_gradient(
         tasks, dff, activated_.value, gradients.take(kOutputWeight));
-    const at::Tensor dactivated = gated_product(
+    const at::Tensor dactivated = ops_.gated_product(
         tasks, activated_.derivative, dff, parameter(kOutputWeight));
-    bias_gradient(tasks, dff, gradients.take(kOutputBias));
+    ops_.bias_gradient(tasks, dff, gradients.take(kOutputBias));
     tasks.run();
-    weight_gradient(
+    ops_.weight_gradient(
         tasks, dactivated, middle_, gradients.take(kIntermediateWeight));
-    bias_gradient(tasks, dactivated, gradients.take(kIntermediateBias));
-    add_products_(
+    ops_.bias_gradient(tasks, dactivated, gradients.take(kIntermediateBias));
+    ops_.add_products_(
         tasks, dmiddle, {{dactivated, parameter(kIntermediateWeight)}});
     tasks.run();
   }
@@ -162,50 +163,52 @@ class EncoderLayer : public Block {
       at::Tensor& dselected,
       flat::GradientOutputs& gradients) const {
     flat::TaskList tasks;
-    weight_gradient(
+    ops_.weight_gradient(
         tasks,
         dprojected,
         attended_.context,
         gradients.take(kAttentionOutputWeight));
     const at::Tensor dcontext =
-        product(tasks, dprojected, parameter(kAttentionOutputWeight));
-    bias_gradient(tasks, dprojected, gradients.take(kAttentionOutputBias));
+        ops_.product(tasks, dprojected, parameter(kAttentionOutputWeight));
+    ops_.bias_gradient(tasks, dprojected, gradients.take(kAttentionOutputBias));
     tasks.run();
-    const AttentionGradients d =
-        attention_backward(attention_, attended_, dcontext);
+    const ops::AttentionGradients d =
+        ops_.attention_backward(attention_, attended_, dcontext);
     const auto add = [&](const at::Tensor& dout,
                          const at::Tensor& x,
                          LayerParameter weight) {
-      weight_gradient(tasks, dout, x, gradients.take(weight));
-      bias_gradient(tasks, dout, gradients.take(weight + 1));
-      return Factors{dout, parameter(weight)};
+      ops_.weight_gradient(tasks, dout, x, gradients.take(weight));
+      ops_.bias_gradient(tasks, dout, gradients.take(weight + 1));
+      return ops::Factors{dout, parameter(weight)};
     };
-    const Factors query = add(d.q, selected_, kQueryWeight);
-    const Factors key = add(keys(d.kv), input_, kKeyWeight);
-    const Factors value = add(values(d.kv), input_, kValueWeight);
+    const ops::Factors query = add(d.q, selected_, kQueryWeight);
+    const ops::Factors key = add(keys(d.kv), input_, kKeyWeight);
+    const ops::Factors value = add(values(d.kv), input_, kValueWeight);
     if (!selects()) {
-      add_products_(tasks, dselected, {query, key, value});
+      ops_.add_products_(tasks, dselected, {query, key, value});
       tasks.run();
       return dselected;
     }
-    add_products_(tasks, dselected, {query});
+    ops_.add_products_(tasks, dselected, {query});
     tasks.run();
-    at::Tensor dinput = spread_rows(dselected, outputs().rows, input_.size(0));
-    add_products_(tasks, dinput, {key, value});
+    at::Tensor dinput =
+        ops_.spread_rows(dselected, outputs().rows, input_.size(0));
+    ops_.add_products_(tasks, dinput, {key, value});
     tasks.run();
     return dinput;
   }
 
   const LayerArguments arguments_;
+  const ops::Operations& ops_;
   // Kept for backward.
   at::Tensor input_; // [t, h]
   at::Tensor selected_; // [m, h], its rows of the tokens with an output
-  AttentionInputs attention_;
-  AttentionOutputs attended_;
-  SavedNorm saved_attention_norm_;
+  ops::AttentionInputs attention_;
+  ops::AttentionOutputs attended_;
+  ops::SavedNorm saved_attention_norm_;
   at::Tensor middle_; // [m, h], after the first LayerNorm
-  Activation activated_; // [m, f], after GELU
-  SavedNorm saved_output_norm_;
+  ops::Activation activated_; // [m, f], after GELU
+  ops::SavedNorm saved_output_norm_;
 };
 
 } // namespace

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <limits>
 
-#include "deepspeed/bert/product.h"
+#include "deepspeed/ops/operations.h"
 
 namespace deepspeed::bert {
 
@@ -36,8 +36,10 @@ double measure_product_peak(at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   const at::Tensor a = at::ones({kSize, kSize}, dtype);
   const at::Tensor b = at::ones({kSize, kSize}, dtype);
+  const ops::Operations& operations = ops::operations_on(at::kCPU);
   const auto multiply = [&] {
-    run_now([&](flat::TaskList& tasks) { return product(tasks, a, b); });
+    ops::run_now(
+        [&](flat::TaskList& tasks) { return operations.product(tasks, a, b); });
   };
   multiply(); // the first one sets the library up
   double best = std::numeric_limits<double>::infinity();

@@ -3,9 +3,7 @@
 
 #include <numeric>
 
-#include "deepspeed/bert/decoder.h"
-#include "deepspeed/bert/functional.h"
-#include "deepspeed/bert/product.h"
+#include "deepspeed/ops/operations.h"
 
 namespace deepspeed::bert {
 namespace {
@@ -13,7 +11,8 @@ namespace {
 // Shapes: m masked tokens, h hidden, v vocabulary.
 class MlmHead : public Block {
  public:
-  explicit MlmHead(const HeadArguments& arguments) : arguments_(arguments) {}
+  explicit MlmHead(const HeadArguments& arguments)
+      : arguments_(arguments), ops_(arguments.parameters->operations()) {}
 
   at::Tensor forward(const at::Tensor& input) override {
     input_ = input;
@@ -23,7 +22,7 @@ class MlmHead : public Block {
     normed_ = normalized(input);
     // Their mean by hand: the other threads wait, and libtorch's code for it is
     // not in the caches.
-    const at::Tensor losses = decoder_losses(decoder(), saved_decoder_);
+    const at::Tensor losses = ops_.decoder_losses(decoder(), saved_decoder_);
     const float* const first = losses.const_data_ptr<float>();
     const double sum = std::accumulate(first, first + losses.numel(), 0.0);
     at::Tensor mean = at::empty({}, losses.options());
@@ -41,7 +40,7 @@ class MlmHead : public Block {
     }
     const float scale =
         output_gradient.item<float>() / static_cast<float>(masked);
-    DecoderTargets targets;
+    ops::DecoderTargets targets;
     targets.bias = gradients.take(kDecoderBias);
     targets.consumer = gradients.consumer(kDecoderWeight);
     targets.weight = gradients.take(kDecoderWeight);
@@ -49,24 +48,24 @@ class MlmHead : public Block {
       targets.consumer->begin(arguments_.batch->words());
     }
     const at::Tensor dnormed =
-        decoder_backward(decoder(), saved_decoder_, scale, targets);
+        ops_.decoder_backward(decoder(), saved_decoder_, scale, targets);
     gradients.dense_is_complete(kDecoderWeight);
     saved_decoder_ = {};
 
     flat::TaskList tasks;
-    layer_norm_parameter_gradients(
+    ops_.layer_norm_parameter_gradients(
         tasks,
         dnormed,
         saved_norm_,
         gradients.take(kHeadNormWeight),
         gradients.take(kHeadNormBias));
     at::Tensor ddense =
-        layer_norm_backward(tasks, norm(), dnormed, saved_norm_).x;
+        ops_.layer_norm_backward(tasks, norm(), dnormed, saved_norm_).x;
     tasks.run();
-    gelu_backward_(ddense, gelu_derivative_);
-    weight_gradient(tasks, ddense, input_, gradients.take(kDenseWeight));
-    at::Tensor dinput = product(tasks, ddense, parameter(kDenseWeight));
-    bias_gradient(tasks, ddense, gradients.take(kDenseBias));
+    ops_.gelu_backward_(ddense, gelu_derivative_);
+    ops_.weight_gradient(tasks, ddense, input_, gradients.take(kDenseWeight));
+    at::Tensor dinput = ops_.product(tasks, ddense, parameter(kDenseWeight));
+    ops_.bias_gradient(tasks, ddense, gradients.take(kDenseBias));
     tasks.run();
     return dinput;
   }
@@ -74,38 +73,38 @@ class MlmHead : public Block {
   // [m, v], without the bias.
   at::Tensor logits(const at::Tensor& input) {
     const at::Tensor x = normalized(input);
-    return run_now([&](flat::TaskList& tasks) {
-      return product(tasks, x, parameter(kDecoderWeight).t());
+    return ops::run_now([&](flat::TaskList& tasks) {
+      return ops_.product(tasks, x, parameter(kDecoderWeight).t());
     });
   }
 
  private:
   // [m, h], what the decoder reads.
   at::Tensor normalized(const at::Tensor& input) {
-    const Activation dense = run_now([&](flat::TaskList& tasks) {
-      return gelu_product(
+    const ops::Activation dense = ops::run_now([&](flat::TaskList& tasks) {
+      return ops_.gelu_product(
           tasks, parameter(kDenseBias), input, parameter(kDenseWeight).t());
     });
     gelu_derivative_ = dense.derivative;
-    NormInputs inputs = norm();
+    ops::NormInputs inputs = norm();
     inputs.x = dense.value;
-    return layer_norm(inputs, saved_norm_);
+    return ops_.layer_norm(inputs, saved_norm_);
   }
 
-  DecoderInputs decoder() const {
+  ops::DecoderInputs decoder() const {
     return {
         normed_,
         parameter(kDecoderWeight),
         parameter(kDecoderBias),
-        &arguments_.batch->packed().labels};
+        arguments_.batch->packed().labels};
   }
 
   const at::Tensor& parameter(HeadParameter which) const {
     return arguments_.parameters->tensors[which];
   }
 
-  NormInputs norm() const {
-    NormInputs inputs;
+  ops::NormInputs norm() const {
+    ops::NormInputs inputs;
     inputs.gamma = parameter(kHeadNormWeight);
     inputs.beta = parameter(kHeadNormBias);
     inputs.eps = arguments_.layer_norm_eps;
@@ -113,12 +112,13 @@ class MlmHead : public Block {
   }
 
   const HeadArguments arguments_;
+  const ops::Operations& ops_;
   // Kept for backward.
   at::Tensor input_; // [m, h]
   at::Tensor gelu_derivative_; // [m, h]
-  SavedNorm saved_norm_;
+  ops::SavedNorm saved_norm_;
   at::Tensor normed_; // [m, h], input of the decoder
-  SavedDecoder saved_decoder_;
+  ops::SavedDecoder saved_decoder_;
 };
 
 } // namespace
@@ -130,10 +130,11 @@ std::shared_ptr<Block> make_mlm_head(const HeadArguments& arguments) {
 HeadPrediction predict(
     const HeadArguments& arguments,
     const at::Tensor& hidden_states) {
-  const CrossEntropyResult result = cross_entropy(
-      MlmHead(arguments).logits(hidden_states),
-      arguments.parameters->tensors[kDecoderBias],
-      arguments.batch->packed().labels);
+  const ops::CrossEntropyResult result =
+      arguments.parameters->operations().cross_entropy(
+          MlmHead(arguments).logits(hidden_states),
+          arguments.parameters->tensors[kDecoderBias],
+          arguments.batch->packed().labels);
   return {result.losses, result.predicted};
 }
 

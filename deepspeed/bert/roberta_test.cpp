@@ -6,8 +6,8 @@
 #include <random>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/bert/product.h"
 #include "deepspeed/flat/flat_parameters.h"
+#include "deepspeed/ops/cpu/product.h"
 #include "deepspeed/optim/adam.h"
 
 namespace deepspeed::bert {
@@ -128,10 +128,10 @@ struct FastPathCase {
 class FastPath : public testing::TestWithParam<FastPathCase> {
  protected:
   void SetUp() override {
-    force_own_products(GetParam().own_products);
+    ops::cpu::force_own_products(GetParam().own_products);
   }
   void TearDown() override {
-    force_own_products(std::nullopt);
+    ops::cpu::force_own_products(std::nullopt);
   }
 };
 
@@ -252,7 +252,7 @@ TEST(RobertaDeathTest, UnknownProductsAreAnError) {
   EXPECT_EXIT(
       {
         try {
-          has_own_product(at::kFloat);
+          ops::cpu::has_own_product(at::kFloat);
         } catch (const base::Error& error) {
           std::exit(static_cast<int>(error.code()));
         }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "deepspeed/flat/gradient_target.h"
 #include "deepspeed/flat/row_consumer.h"
 #include "deepspeed/flat/torch_headers.h"
 
@@ -13,12 +14,6 @@ namespace deepspeed::flat {
 struct RowGradients {
   std::vector<int64_t> rows; // ascending, each once
   at::Tensor values; // [rows, columns], fp32
-};
-
-// Where a writer puts a gradient.
-struct GradientTarget {
-  at::Tensor grad; // fp32, the parameter's shape
-  bool add = false; // false: overwrite
 };
 
 // What a module says of the gradients of its parameter, when it is bound.

@@ -6,13 +6,13 @@
 #include "deepspeed/base/log.h"
 #include "deepspeed/base/memory_advice.h"
 #include "deepspeed/base/number_text.h"
-#include "deepspeed/bert/product.h"
 #include "deepspeed/checkpoint/layout.h"
 #include "deepspeed/comm/agree.h"
 #include "deepspeed/comm/shared_folder.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/machine/stop_signal.h"
 #include "deepspeed/machine/system_info.h"
+#include "deepspeed/ops/cpu/product.h"
 #include "deepspeed/pretrain/engine_config.h"
 #include "deepspeed/pretrain/memory_plan.h"
 #include "deepspeed/pretrain/model_files.h"
@@ -219,7 +219,7 @@ void Run::set_threads() {
       : cores;
   const bool fast =
       model_options().implementation == bert::Implementation::fast;
-  if (fast && bert::has_own_product(compute_dtype())) {
+  if (fast && ops::cpu::has_own_product(compute_dtype())) {
     flat::use_own_threads(threads);
   } else {
     at::set_num_threads(threads);

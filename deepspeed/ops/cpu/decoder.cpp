@@ -1,19 +1,19 @@
 // Through the decoder and back, a few rows of its matrix at a time.
-#include "deepspeed/bert/decoder.h"
+#include "deepspeed/ops/cpu/operations.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "deepspeed/bert/dispatch.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/column_sum.h"
 #include "deepspeed/kernels/convert.h"
 #include "deepspeed/kernels/matmul.h"
 #include "deepspeed/kernels/softmax_block.h"
+#include "deepspeed/ops/cpu/dispatch.h"
 
-namespace deepspeed::bert {
+namespace deepspeed::ops::cpu {
 namespace {
 
 // Ranges of the vocabulary, each with its own sum for the gradient of x, added
@@ -62,7 +62,7 @@ struct Slices {
 // The rows of x by their labels.
 class RowsOfLabels {
  public:
-  explicit RowsOfLabels(const std::vector<int32_t>& labels)
+  explicit RowsOfLabels(std::span<const int32_t> labels)
       : labels_(labels), rows_(labels.size()) {
     std::iota(rows_.begin(), rows_.end(), 0);
     std::sort(rows_.begin(), rows_.end(), [&](int64_t a, int64_t b) {
@@ -81,7 +81,7 @@ class RowsOfLabels {
   }
 
  private:
-  const std::vector<int32_t>& labels_;
+  const std::span<const int32_t> labels_;
   std::vector<int64_t> rows_;
 };
 
@@ -112,7 +112,7 @@ class Decoder {
             kernels::kSoftmaxColumns),
         hidden_(inputs.x.size(1)),
         slices_(inputs.weight.size(0)),
-        labels_(*inputs.labels),
+        labels_(inputs.labels),
         x_(data<T>(inputs.x)),
         weight_(data<T>(inputs.weight)) {}
 
@@ -389,7 +389,9 @@ class Decoder {
 
 } // namespace
 
-at::Tensor decoder_losses(const DecoderInputs& inputs, SavedDecoder& saved) {
+at::Tensor Operations::decoder_losses(
+    const DecoderInputs& inputs,
+    SavedDecoder& saved) const {
   at::Tensor losses;
   dispatch(inputs.x, [&](auto t) {
     losses = Decoder<decltype(t)>(inputs).losses(saved);
@@ -397,11 +399,11 @@ at::Tensor decoder_losses(const DecoderInputs& inputs, SavedDecoder& saved) {
   return losses;
 }
 
-at::Tensor decoder_backward(
+at::Tensor Operations::decoder_backward(
     const DecoderInputs& inputs,
     const SavedDecoder& saved,
     float scale,
-    const DecoderTargets& targets) {
+    const DecoderTargets& targets) const {
   at::Tensor gradient;
   dispatch(inputs.x, [&](auto t) {
     gradient = Decoder<decltype(t)>(inputs).backward(saved, scale, targets);
@@ -409,4 +411,4 @@ at::Tensor decoder_backward(
   return gradient;
 }
 
-} // namespace deepspeed::bert
+} // namespace deepspeed::ops::cpu

@@ -1,12 +1,9 @@
-// The kernels as functions on tensors, threaded: what the fast blocks are made
-// of.
-#include "deepspeed/bert/functional.h"
+// The kernels as functions on tensors, threaded.
+#include "deepspeed/ops/cpu/operations.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "deepspeed/bert/dispatch.h"
-#include "deepspeed/bert/product.h"
 #include "deepspeed/flat/parallel.h"
 #include "deepspeed/kernels/column_sum.h"
 #include "deepspeed/kernels/convert.h"
@@ -14,8 +11,10 @@
 #include "deepspeed/kernels/embedding.h"
 #include "deepspeed/kernels/gelu.h"
 #include "deepspeed/kernels/layer_norm.h"
+#include "deepspeed/ops/cpu/dispatch.h"
+#include "deepspeed/ops/cpu/product.h"
 
-namespace deepspeed::bert {
+namespace deepspeed::ops::cpu {
 namespace {
 
 // Rows per thread below which another thread does not pay.
@@ -37,7 +36,8 @@ void for_columns(int64_t n, Function&& function) {
 // is left with a long one at the end.
 template <typename Function>
 void for_heads(const AttentionInputs& inputs, Function&& function) {
-  std::vector<kernels::Sequence> sequences = inputs.outputs->sequences;
+  std::vector<kernels::Sequence> sequences(
+      inputs.sequences.begin(), inputs.sequences.end());
   std::stable_sort(
       sequences.begin(),
       sequences.end(),
@@ -66,7 +66,7 @@ template <typename T>
 kernels::CrossEntropy<T> cross_entropy_arguments(
     const at::Tensor& logits,
     const at::Tensor& bias,
-    const std::vector<int32_t>& labels,
+    std::span<const int32_t> labels,
     const CrossEntropyResult& result) {
   kernels::CrossEntropy<T> args;
   args.vocabulary = logits.size(1);
@@ -81,7 +81,8 @@ kernels::CrossEntropy<T> cross_entropy_arguments(
 
 } // namespace
 
-at::Tensor layer_norm(const NormInputs& inputs, SavedNorm& saved) {
+at::Tensor Operations::layer_norm(const NormInputs& inputs, SavedNorm& saved)
+    const {
   const int64_t rows = inputs.x.size(0);
   at::Tensor y = at::empty_like(inputs.x);
   saved.normalized = at::empty_like(inputs.x);
@@ -108,11 +109,11 @@ at::Tensor layer_norm(const NormInputs& inputs, SavedNorm& saved) {
   return y;
 }
 
-NormGradients layer_norm_backward(
+NormGradients Operations::layer_norm_backward(
     flat::TaskList& tasks,
     const NormInputs& inputs,
     const at::Tensor& dy,
-    const SavedNorm& saved) {
+    const SavedNorm& saved) const {
   NormGradients result;
   result.residual = at::empty_like(dy);
   result.x = inputs.dropout.active() ? at::empty_like(dy) : result.residual;
@@ -139,12 +140,12 @@ NormGradients layer_norm_backward(
   return result;
 }
 
-void layer_norm_parameter_gradients(
+void Operations::layer_norm_parameter_gradients(
     flat::TaskList& tasks,
     const at::Tensor& dy,
     const SavedNorm& saved,
     const GradientTarget& gamma,
-    const GradientTarget& beta) {
+    const GradientTarget& beta) const {
   // The two are always used together, so they are fresh together.
   TORCH_INTERNAL_ASSERT(gamma.add == beta.add);
   dispatch(dy, [&](auto t) {
@@ -184,7 +185,8 @@ at::Tensor bias_gelu_(at::Tensor& x, const at::Tensor& bias) {
   return derivative;
 }
 
-void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative) {
+void Operations::gelu_backward_(at::Tensor& dy, const at::Tensor& derivative)
+    const {
   dispatch(dy, [&](auto t) {
     using T = decltype(t);
     T* const d = data<T>(dy);
@@ -194,7 +196,9 @@ void gelu_backward_(at::Tensor& dy, const at::Tensor& derivative) {
   });
 }
 
-at::Tensor select_rows(const at::Tensor& x, const std::vector<int32_t>& rows) {
+at::Tensor Operations::select_rows(
+    const at::Tensor& x,
+    std::span<const int32_t> rows) const {
   const int64_t hidden = x.size(1);
   at::Tensor selected = at::empty({std::ssize(rows), hidden}, x.options());
   dispatch(x, [&](auto t) {
@@ -209,10 +213,10 @@ at::Tensor select_rows(const at::Tensor& x, const std::vector<int32_t>& rows) {
   return selected;
 }
 
-at::Tensor spread_rows(
+at::Tensor Operations::spread_rows(
     const at::Tensor& values,
-    const std::vector<int32_t>& rows,
-    int64_t count) {
+    std::span<const int32_t> rows,
+    int64_t count) const {
   const int64_t hidden = values.size(1);
   at::Tensor spread = at::empty({count, hidden}, values.options());
   dispatch(values, [&](auto t) {
@@ -228,10 +232,10 @@ at::Tensor spread_rows(
   return spread;
 }
 
-void bias_gradient(
+void Operations::bias_gradient(
     flat::TaskList& tasks,
     const at::Tensor& dy,
-    const GradientTarget& target) {
+    const GradientTarget& target) const {
   dispatch(dy, [&](auto t) {
     using T = decltype(t);
     kernels::ColumnSum<T> args;
@@ -247,16 +251,16 @@ void bias_gradient(
   });
 }
 
-void weight_gradient(
+void Operations::weight_gradient(
     flat::TaskList& tasks,
     const at::Tensor& dy,
     const at::Tensor& x,
-    const GradientTarget& target) {
+    const GradientTarget& target) const {
   at::Tensor grad = target.grad;
   product_into(tasks, grad, dy.t(), x, target.add);
 }
 
-AttentionOutputs attention(const AttentionInputs& inputs) {
+AttentionOutputs Operations::attention(const AttentionInputs& inputs) const {
   AttentionOutputs outputs;
   outputs.context = at::empty_like(inputs.q);
   outputs.lse = at::empty(
@@ -266,7 +270,7 @@ AttentionOutputs attention(const AttentionInputs& inputs) {
     kernels::AttentionForward<T> args;
     args.shape = attention_shape(inputs);
     args.dropout = inputs.dropout;
-    args.positions = inputs.outputs->positions.data();
+    args.positions = inputs.positions.data();
     args.q = data<T>(inputs.q);
     args.kv = data<T>(inputs.kv);
     args.out = data<T>(outputs.context);
@@ -278,10 +282,10 @@ AttentionOutputs attention(const AttentionInputs& inputs) {
   return outputs;
 }
 
-AttentionGradients attention_backward(
+AttentionGradients Operations::attention_backward(
     const AttentionInputs& inputs,
     const AttentionOutputs& outputs,
-    const at::Tensor& dcontext) {
+    const at::Tensor& dcontext) const {
   AttentionGradients gradients;
   gradients.q = at::empty_like(inputs.q);
   gradients.kv = at::empty_like(inputs.kv);
@@ -290,7 +294,7 @@ AttentionGradients attention_backward(
     kernels::AttentionBackward<T> args;
     args.shape = attention_shape(inputs);
     args.dropout = inputs.dropout;
-    args.positions = inputs.outputs->positions.data();
+    args.positions = inputs.positions.data();
     args.q = data<T>(inputs.q);
     args.kv = data<T>(inputs.kv);
     args.out = data<T>(outputs.context);
@@ -305,9 +309,10 @@ AttentionGradients attention_backward(
   return gradients;
 }
 
-at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
-  const text::PackedBatch& packed = inputs.batch->packed();
-  const int64_t tokens = inputs.batch->tokens();
+at::Tensor Operations::embedding(
+    const EmbeddingInputs& inputs,
+    SavedNorm& saved) const {
+  const int64_t tokens = std::ssize(inputs.ids);
   at::Tensor y =
       at::empty({tokens, inputs.word.size(1)}, inputs.word.options());
   saved.normalized = at::empty_like(y);
@@ -317,15 +322,15 @@ at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
     kernels::EmbeddingForward<T> args;
     args.hidden = y.size(1);
     args.eps = inputs.eps;
-    args.ids = packed.ids.data();
-    args.positions = packed.positions.data();
+    args.ids = inputs.ids.data();
+    args.positions = inputs.positions.data();
     args.word = data<T>(inputs.word);
     args.position = data<T>(inputs.position);
     args.type = data<T>(inputs.type);
     args.gamma = data<T>(inputs.gamma);
     args.beta = data<T>(inputs.beta);
     args.dropout = inputs.dropout;
-    args.tokens = inputs.batch->all_tokens().keys();
+    args.tokens = inputs.tokens;
     args.y = data<T>(y);
     args.normalized = data<T>(saved.normalized);
     args.rstd = data<float>(saved.rstd);
@@ -336,13 +341,12 @@ at::Tensor embedding(const EmbeddingInputs& inputs, SavedNorm& saved) {
   return y;
 }
 
-void embedding_backward(
+void Operations::embedding_backward(
     const EmbeddingInputs& inputs,
     const at::Tensor& dy,
     const SavedNorm& saved,
-    const EmbeddingTargets& targets) {
-  const text::PackedBatch& packed = inputs.batch->packed();
-  const int64_t tokens = inputs.batch->tokens();
+    const EmbeddingTargets& targets) const {
+  const int64_t tokens = std::ssize(inputs.ids);
   at::Tensor dnorm = inputs.dropout.active() ? at::empty_like(dy) : dy;
   if (inputs.dropout.active()) {
     dispatch(dy, [&](auto t) {
@@ -350,7 +354,7 @@ void embedding_backward(
       for_rows(tokens, [&](int64_t begin, int64_t end) {
         kernels::dropout_rows(
             inputs.dropout,
-            inputs.batch->all_tokens().keys(),
+            inputs.tokens,
             dy.size(1),
             data<T>(dy),
             data<T>(dnorm),
@@ -379,8 +383,8 @@ void embedding_backward(
     kernels::EmbeddingBackward<T> args;
     args.tokens = tokens;
     args.hidden = dsum.size(1);
-    args.ids = targets.word_rows;
-    args.positions = packed.positions.data();
+    args.ids = targets.word_rows.data();
+    args.positions = inputs.positions.data();
     args.d = data<T>(dsum);
     args.dword = data<float>(targets.word.grad);
     args.dposition = data<float>(targets.position.grad);
@@ -391,10 +395,10 @@ void embedding_backward(
   });
 }
 
-CrossEntropyResult cross_entropy(
+CrossEntropyResult Operations::cross_entropy(
     const at::Tensor& logits,
     const at::Tensor& bias,
-    const std::vector<int32_t>& labels) {
+    std::span<const int32_t> labels) const {
   CrossEntropyResult result;
   const int64_t rows = logits.size(0);
   result.losses = at::empty({rows}, logits.options().dtype(at::kFloat));
@@ -409,4 +413,4 @@ CrossEntropyResult cross_entropy(
   return result;
 }
 
-} // namespace deepspeed::bert
+} // namespace deepspeed::ops::cpu

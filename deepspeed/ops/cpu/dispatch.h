@@ -7,7 +7,7 @@
 #include "deepspeed/base/float16.h"
 #include "deepspeed/flat/torch_headers.h"
 
-namespace deepspeed::bert {
+namespace deepspeed::ops::cpu {
 
 // The elements; null if the tensor is undefined.
 template <typename T>
@@ -41,4 +41,4 @@ void dispatch(const at::Tensor& tensor, Function&& function) {
   }
 }
 
-} // namespace deepspeed::bert
+} // namespace deepspeed::ops::cpu

@@ -1,5 +1,5 @@
 // Matrix products in the compute dtype.
-#include "deepspeed/bert/product.h"
+#include "deepspeed/ops/cpu/product.h"
 
 #include <cstdlib>
 #include <functional>
@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "deepspeed/base/error.h"
-#include "deepspeed/bert/dispatch.h"
-#include "deepspeed/bert/functional.h"
 #include "deepspeed/kernels/matmul.h"
+#include "deepspeed/ops/cpu/dispatch.h"
+#include "deepspeed/ops/cpu/operations.h"
 
-namespace deepspeed::bert {
+namespace deepspeed::ops::cpu {
 namespace {
 
 // Intel's processors run libtorch's products (MKL) in fp32 as fast as ours or
@@ -158,10 +158,10 @@ bool has_own_product(at::ScalarType dtype) {
   return dtype != at::kFloat || !has_fast_mkl();
 }
 
-at::Tensor product(
+at::Tensor Operations::product(
     flat::TaskList& tasks,
     const at::Tensor& a,
-    const at::Tensor& b) {
+    const at::Tensor& b) const {
   if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
     multiply(tasks, result, a, b, {});
@@ -170,12 +170,12 @@ at::Tensor product(
   return at::mm(a, b);
 }
 
-void bias_product_out(
+void Operations::bias_product_out(
     flat::TaskList& tasks,
     at::Tensor& out,
     const at::Tensor& bias,
     const at::Tensor& a,
-    const at::Tensor& b) {
+    const at::Tensor& b) const {
   if (has_own_product(a.scalar_type())) {
     multiply(tasks, out, a, b, {.bias = bias});
   } else {
@@ -183,11 +183,11 @@ void bias_product_out(
   }
 }
 
-Activation gelu_product(
+Activation Operations::gelu_product(
     flat::TaskList& tasks,
     const at::Tensor& bias,
     const at::Tensor& a,
-    const at::Tensor& b) {
+    const at::Tensor& b) const {
   if (has_own_product(a.scalar_type())) {
     Activation result;
     result.value = at::empty({a.size(0), b.size(1)}, a.options());
@@ -201,11 +201,11 @@ Activation gelu_product(
   return {value, derivative};
 }
 
-at::Tensor gated_product(
+at::Tensor Operations::gated_product(
     flat::TaskList& tasks,
     const at::Tensor& gate,
     const at::Tensor& a,
-    const at::Tensor& b) {
+    const at::Tensor& b) const {
   if (has_own_product(a.scalar_type())) {
     at::Tensor result = at::empty_like(gate);
     multiply(tasks, result, a, b, {.gate = gate});
@@ -216,10 +216,10 @@ at::Tensor gated_product(
   return result;
 }
 
-void add_products_(
+void Operations::add_products_(
     flat::TaskList& tasks,
     at::Tensor& sum,
-    const std::vector<Factors>& pairs) {
+    const std::vector<Factors>& pairs) const {
   if (has_own_product(sum.scalar_type())) {
     multiply_all(tasks, sum, pairs);
     return;
@@ -247,4 +247,4 @@ void product_into(
   }
 }
 
-} // namespace deepspeed::bert
+} // namespace deepspeed::ops::cpu
