@@ -73,11 +73,13 @@ def machine():
             f"{datetime.date.today()}, load {load}")
 
 
-def write_batches(path, steps, batch_size, text=DATA, max_seq_length=512):
+def write_batches(
+        path, steps, batch_size, text=DATA, max_seq_length=512, ranks=1):
     """The batches that train_bert makes with the same options."""
     subprocess.run(
         [BIN / "write_batches", text, TOKENIZER, path, "--steps", str(steps),
-         "--batch_size", str(batch_size), "--max_seq_length", str(max_seq_length)],
+         "--batch_size", str(batch_size), "--ranks", str(ranks),
+         "--max_seq_length", str(max_seq_length)],
         check=True)
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 

@@ -110,7 +110,8 @@ def main():
         sys.exit("Python DeepSpeed is not installed (tools/peers.sh full)")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "batches.jsonl"
-        batches = bench_rows.write_batches(file, args.steps, BATCH * args.ranks)
+        batches = bench_rows.write_batches(
+            file, args.steps, BATCH, ranks=args.ranks)
         run_peer(file, args, 1)
         results = bench_rows.in_blocks(
             {"ours": lambda: run_ours(folder, args, batches),

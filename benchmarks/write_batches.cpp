@@ -1,8 +1,10 @@
 // Writes the batches that train_bert would train on, for the Python peers.
 //
 //   write_batches TEXT TOKENIZER_FOLDER OUT.jsonl [--steps N] [--seed N]
-//                 [--batch_size N] [--max_seq_length N] [--eval]
+//                 [--batch_size N] [--ranks N]
+//                 [--max_seq_length N] [--eval]
 //
+// A line is a step: the batch of rank 0, then that of rank 1, ...
 // With --eval: the batches of an evaluation of all of TEXT.
 #include "deepspeed/base/error.h"
 #include "deepspeed/text/batch.h"
@@ -29,6 +31,7 @@ int main(int argc, char** argv) {
     app.add_option("--steps", steps);
     app.add_option("--seed", options.seed);
     app.add_option("--batch_size", options.shape.batch_size);
+    app.add_option("--ranks", options.shape.ranks);
     app.add_option("--max_seq_length", options.max_seq_length);
     app.add_flag("--eval", eval);
     return run_with_arguments(app, argc, argv, [&] {
@@ -45,7 +48,8 @@ int main(int argc, char** argv) {
         }
       } else {
         for (uint64_t step = 0; step < steps; ++step) {
-          file.write(maker.make(step * options.shape.global()));
+          file.write(
+              maker.make(maker.deal(step * options.shape.global()).positions));
         }
       }
       file.commit();

@@ -51,6 +51,9 @@ TextSource open_text(
       static_cast<uint64_t>(settings.optimizer.batch_size),
       static_cast<uint64_t>(settings.optimizer.gradient_accumulation_steps),
       static_cast<uint64_t>(ranks)};
+  options.dealing = settings.optimizer.balance_batches
+      ? text::Dealing::balanced
+      : text::Dealing::in_order;
   options.mask = {
       settings.data.mask_prob,
       settings.data.random_replace_prob,

@@ -24,19 +24,22 @@ double dtype_bytes(const std::string& dtype) {
 double largest_batch(const MemoryPlanInputs& inputs) {
   constexpr int64_t kMostLines = 1 << 20;
   const settings::OptimizerSettings& o = inputs.settings.optimizer;
-  const int64_t lines = o.batch_size * o.gradient_accumulation_steps;
+  const int64_t lines =
+      o.batch_size * o.gradient_accumulation_steps * inputs.ranks;
   const int64_t steps = std::min(
       inputs.settings.run.num_iterations,
       std::max<int64_t>(1, kMostLines / lines));
+  const text::BatchMaker& batches = *inputs.data.train().batches;
   uint64_t most = 0;
   for (int64_t step = 0; step < steps; ++step) {
+    const text::DealtStep dealt =
+        batches.deal(static_cast<uint64_t>(step * lines));
     for (int64_t micro = 0; micro < o.gradient_accumulation_steps; ++micro) {
       most = std::max(
           most,
-          inputs.data.train().batches->tokens(
-              static_cast<uint64_t>(step * lines * inputs.ranks),
+          batches.tokens(dealt.micro_batch(
               static_cast<uint64_t>(micro),
-              static_cast<uint64_t>(inputs.rank)));
+              static_cast<uint64_t>(inputs.rank))));
     }
   }
   return static_cast<double>(most);

@@ -92,17 +92,10 @@ void Run::start(TrainedModel& trained) {
       state,
       settings_.run.num_iterations,
       /*quiet=*/!is_root());
-  const auto accumulation =
-      static_cast<uint64_t>(settings_.optimizer.gradient_accumulation_steps);
   prefetcher_ = std::make_unique<text::Prefetcher>(
-      [batches = data_->train().batches.get(),
-       accumulation,
-       begin = static_cast<uint64_t>(first_position_),
-       global = static_cast<uint64_t>(global_batch()),
-       rank = static_cast<uint64_t>(ranks_->rank())](uint64_t index) {
-        return batches->make(
-            begin + index / accumulation * global, index % accumulation, rank);
-      },
+      data_->train().batches->training(
+          static_cast<uint64_t>(first_position_),
+          static_cast<uint64_t>(ranks_->rank())),
       /*first=*/0);
 }
 

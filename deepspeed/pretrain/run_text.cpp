@@ -173,7 +173,10 @@ report::Rows start_table(const RunStart& run) {
       std::to_string(o.batch_size * o.gradient_accumulation_steps * run.ranks) +
           " lines = " + std::to_string(o.batch_size) + " x " +
           std::to_string(o.gradient_accumulation_steps) + " micro batches" +
-          (run.ranks > 1 ? " x " + std::to_string(run.ranks) + " ranks" : ""));
+          (run.ranks > 1 ? " x " + std::to_string(run.ranks) + " ranks" : "") +
+          (o.gradient_accumulation_steps * run.ranks == 1 ? ""
+               : o.balance_batches ? ", balanced by tokens"
+                                   : ", in the order of the samples"));
   rows.emplace_back(
       "Steps",
       format_count(run.first_step) + " done, until " +

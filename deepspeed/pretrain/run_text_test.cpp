@@ -82,7 +82,9 @@ TEST_F(RunTables, StartTellsWhatWillBeTrained) {
       rows, Contains(Pair("Data", HasSubstr("(64 lines, 2,080 tokens, "))));
   EXPECT_THAT(
       rows,
-      Contains(Pair("Batch", "48 lines = 8 x 3 micro batches x 2 ranks")));
+      Contains(Pair(
+          "Batch",
+          "48 lines = 8 x 3 micro batches x 2 ranks, balanced by tokens")));
   EXPECT_THAT(rows, Contains(Pair("Steps", "1,000 done, until 64")));
   EXPECT_THAT(
       rows,

@@ -132,6 +132,8 @@ Settings settings_of(
         "");
   }
   Settings settings = defaults;
+  // An experiment of before this setting goes on as it began.
+  settings.optimizer.balance_batches = false;
   const std::vector<Setting> fields = fields_of(settings);
   for (const auto& [key, value] : document.items()) {
     if (key == kAsWritten || key == kChecksum) {

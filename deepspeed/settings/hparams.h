@@ -19,7 +19,8 @@ std::string to_hparams(const Settings& settings);
 std::string to_hparams_file(const Settings& settings);
 
 // The settings of such a text. A missing key keeps its value of `defaults`, so
-// a file of the Python program is complete. Error(data) names the key and the
+// a file of the Python program is complete; but without `balance_batches` that
+// is false, as it was before this key. Error(data) names the key and the
 // value for a wrong type, and the nearest name for an unknown key. `source` is
 // shown in messages. The values are not validated: see validate().
 Settings parse_hparams(

@@ -37,6 +37,7 @@ constexpr const char* kOurs = R"(,
   "text_column": "text",
   "validation_file": "",
   "gradient_accumulation_steps": 1,
+  "balance_batches": true,
   "learning_rate": 0.0001,
   "weight_decay": 0.0,
   "adam_beta1": 0.9,
@@ -78,6 +79,18 @@ TEST(Hparams, ReadsAFileOfThePythonProgram) {
   EXPECT_EQ(settings.model.h_dim, 128);
   EXPECT_EQ(settings.data.random_replace_prob, 0.0);
   EXPECT_EQ(settings.optimizer.learning_rate, 1e-4); // ours: the default
+}
+
+TEST(Hparams, AnExperimentOfBeforeBalancedBatchesGoesOnAsItBegan) {
+  EXPECT_TRUE(Settings().optimizer.balance_batches);
+  EXPECT_FALSE(parse_hparams("{}", "x").optimizer.balance_batches);
+  for (const bool balanced : {false, true}) {
+    Settings written;
+    written.optimizer.balance_batches = balanced;
+    const std::string text = to_hparams_file(written);
+    EXPECT_EQ(parse_hparams(text, "x").optimizer.balance_batches, balanced);
+    EXPECT_TRUE(changes_by_hand(text, "x").empty());
+  }
 }
 
 TEST(Hparams, EveryFieldReadsBack) {

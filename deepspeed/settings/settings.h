@@ -62,6 +62,10 @@ struct OptimizerSettings {
   int64_t batch_size = 8;
   // Micro batches of one step.
   int64_t gradient_accumulation_steps = 1;
+  // The micro batches of a step have nearly as many tokens each, whichever rank
+  // they are of. False: they are slices of the order of the samples, as in
+  // experiments of before this setting.
+  bool balance_batches = true;
   double learning_rate = 1e-4;
   double weight_decay = 0.0;
   double adam_beta1 = 0.9;

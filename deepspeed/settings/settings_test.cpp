@@ -39,7 +39,7 @@ TEST(Settings, NamesAreUniqueAndHelpIsThere) {
     EXPECT_EQ(field.help.empty(), !field.is_flag) << field.name;
     EXPECT_FALSE(field.group.empty()) << field.name;
   }
-  EXPECT_EQ(names.size(), 50u);
+  EXPECT_EQ(names.size(), 51u);
 }
 
 TEST(Settings, FieldsPointToDifferentMembers) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "deepspeed/base/error.h"
@@ -108,26 +109,64 @@ void BatchMaker::append(
   batch.visits.push_back(visit);
 }
 
-PackedBatch BatchMaker::make(uint64_t begin, uint64_t micro, uint64_t rank)
-    const {
+uint32_t BatchMaker::length(uint64_t position) const {
+  const uint64_t sample = order_.at(position).sample;
+  return std::min(cache_.length(sample), options_.max_seq_length - 2) + 2;
+}
+
+DealtStep BatchMaker::deal(uint64_t begin) const {
+  DealtStep step{options_.shape, {}};
+  step.positions.resize(step.shape.global());
+  std::iota(step.positions.begin(), step.positions.end(), begin);
+  if (options_.dealing == Dealing::in_order ||
+      step.shape.micro_batches() == 1) {
+    return step;
+  }
+  std::vector<uint32_t> lengths;
+  for (const uint64_t position : step.positions) {
+    lengths.push_back(length(position));
+  }
+  step.positions = deal_balanced(lengths, step.shape.micro_batches());
+  for (uint64_t& position : step.positions) {
+    position += begin;
+  }
+  return step;
+}
+
+PackedBatch BatchMaker::make(std::span<const uint64_t> positions) const {
   PackedBatch batch;
   batch.cu_seqlens.push_back(0);
-  const uint64_t first = options_.shape.first_position(begin, micro, rank);
-  for (uint64_t i = 0; i < options_.shape.batch_size; ++i) {
-    append(order_.at(first + i).sample, first + i, train_masker_, batch);
+  for (const uint64_t position : positions) {
+    append(order_.at(position).sample, position, train_masker_, batch);
   }
   return batch;
 }
 
-uint64_t BatchMaker::tokens(uint64_t begin, uint64_t micro, uint64_t rank)
-    const {
-  const uint64_t first = options_.shape.first_position(begin, micro, rank);
+uint64_t BatchMaker::tokens(std::span<const uint64_t> positions) const {
   uint64_t sum = 0;
-  for (uint64_t i = 0; i < options_.shape.batch_size; ++i) {
-    const uint64_t sample = order_.at(first + i).sample;
-    sum += std::min(cache_.length(sample), options_.max_seq_length - 2) + 2;
+  for (const uint64_t position : positions) {
+    sum += length(position);
   }
   return sum;
+}
+
+PackedBatch BatchMaker::make(uint64_t begin, uint64_t micro, uint64_t rank)
+    const {
+  return make(deal(begin).micro_batch(micro, rank));
+}
+
+std::function<PackedBatch(uint64_t)> BatchMaker::training(
+    uint64_t begin,
+    uint64_t rank) const {
+  return [this, begin, rank, number = uint64_t{0}, step = deal(begin)](
+             uint64_t index) mutable {
+    const uint64_t accumulation = options_.shape.accumulation;
+    if (index / accumulation != number) {
+      number = index / accumulation;
+      step = deal(begin + number * options_.shape.global());
+    }
+    return make(step.micro_batch(index % accumulation, rank));
+  };
 }
 
 PackedBatch BatchMaker::make_eval(uint64_t first, uint64_t count) const {

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
+#include "deepspeed/text/dealing.h"
 #include "deepspeed/text/masking.h"
 #include "deepspeed/text/sample_order.h"
 #include "deepspeed/text/token_cache.h"
@@ -27,6 +30,7 @@ struct BatchOptions {
   uint64_t seed = 0; // of the order and of the masks
   uint32_t max_seq_length = 512; // with <s> and </s>; 3 to 512
   BatchShape shape;
+  Dealing dealing = Dealing::balanced;
   MaskOptions mask;
 };
 
@@ -44,11 +48,20 @@ class BatchMaker {
       const Tokenizer& tokenizer,
       const BatchOptions& options);
 
-  // A micro batch of a rank in the training step whose first sample is at the
-  // stream position `begin`.
-  PackedBatch make(uint64_t begin, uint64_t micro = 0, uint64_t rank = 0) const;
+  // The training step of the global() stream positions from `begin` on. It
+  // needs the lengths of its samples, not their tokens.
+  DealtStep deal(uint64_t begin) const;
+  // The samples at these stream positions.
+  PackedBatch make(std::span<const uint64_t> positions) const;
   // How many tokens that batch has: much quicker than to make it.
-  uint64_t tokens(uint64_t begin, uint64_t micro = 0, uint64_t rank = 0) const;
+  uint64_t tokens(std::span<const uint64_t> positions) const;
+  // Of the training step that begins there.
+  PackedBatch make(uint64_t begin, uint64_t micro = 0, uint64_t rank = 0) const;
+  // A rank's micro batches from the step on that begins there, by number, in
+  // the order of training; each step is dealt once. For one thread; this must
+  // outlive it.
+  std::function<PackedBatch(uint64_t)> training(uint64_t begin, uint64_t rank)
+      const;
   // Samples [first, first + count) in the order of the file, up to its end.
   // Their masks depend on the sample alone, not on the seed: every evaluation
   // of every run predicts the same tokens. `visits` are sample numbers.
@@ -62,6 +75,7 @@ class BatchMaker {
  private:
   void append(uint64_t sample, uint64_t visit, const Masker&, PackedBatch&)
       const;
+  uint32_t length(uint64_t position) const;
 
   const TokenCache& cache_;
   const int32_t bos_;

@@ -158,6 +158,64 @@ TEST_F(Batches, AreTheSameForAnyNumberOfRanksAndMicroBatches) {
   }
 }
 
+// One rank with accumulation 4 is any division into four micro batches.
+TEST_F(Batches, OfARankAreThoseOfOneRankWithMoreAccumulation) {
+  for (const Dealing dealing : {Dealing::in_order, Dealing::balanced}) {
+    BatchOptions options;
+    options.dealing = dealing;
+    options.shape = {3, 4, 1};
+    const BatchMaker whole = maker(options);
+    for (uint64_t ranks : {2, 4}) {
+      options.shape = {3, 4 / ranks, ranks};
+      const BatchMaker shared = maker(options);
+      for (uint64_t number = 0; number < 4; ++number) {
+        const uint64_t accumulation = options.shape.accumulation;
+        EXPECT_EQ(
+            shared.make(77, number % accumulation, number / accumulation),
+            whole.make(77, number));
+      }
+    }
+  }
+}
+
+TEST_F(Batches, InOrderAreSlicesOfTheStream) {
+  BatchOptions options;
+  options.dealing = Dealing::in_order;
+  options.shape = {3, 2, 2};
+  const BatchMaker batches = maker(options);
+  EXPECT_EQ(batches.make(48, 1, 0).visits, (std::vector<uint64_t>{51, 52, 53}));
+  EXPECT_EQ(batches.make(48, 0, 1).visits, (std::vector<uint64_t>{54, 55, 56}));
+}
+
+TEST_F(Batches, AreBalancedAsTheyAreCut) {
+  BatchOptions options;
+  options.seed = 4;
+  options.shape = {8, 2, 3};
+  options.max_seq_length = 70; // of samples of up to 160
+  const SampleOrder order(1000, 4);
+  std::vector<uint32_t> lengths;
+  for (uint64_t i = 0; i < 48; ++i) {
+    lengths.push_back(
+        std::min<uint32_t>(lengths_[order.at(100 + i).sample] + 2, 70));
+  }
+  std::vector<uint64_t> expected = deal_balanced(lengths, 6);
+  for (uint64_t& position : expected) {
+    position += 100;
+  }
+  EXPECT_EQ(maker(options).deal(100).positions, expected);
+}
+
+TEST_F(Batches, OfARunFollowEachOther) {
+  BatchOptions options;
+  options.shape = {3, 2, 2};
+  const BatchMaker batches = maker(options);
+  const auto training = batches.training(24, 1);
+  for (uint64_t number : {0, 1, 2, 3, 4, 7}) {
+    EXPECT_EQ(
+        training(number), batches.make(24 + number / 2 * 12, number % 2, 1));
+  }
+}
+
 TEST_F(Batches, DependOnTheirPlaceAlone) {
   BatchOptions options;
   const BatchMaker first = maker(options);
@@ -250,7 +308,7 @@ TEST_F(Batches, TokensAreCountedWithoutABatch) {
   for (uint64_t step = 0; step < 10; ++step) {
     for (uint64_t i = 0; i < 4; ++i) {
       EXPECT_EQ(
-          batches.tokens(12 * step, i % 2, i / 2),
+          batches.tokens(batches.deal(12 * step).micro_batch(i % 2, i / 2)),
           batches.make(12 * step, i % 2, i / 2).ids.size());
     }
   }

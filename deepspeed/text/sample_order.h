@@ -39,20 +39,22 @@ class SampleOrder {
   base::PhiloxKey key_;
 };
 
-// How a global batch is made: its sequences are `ranks` equal slices of the
-// stream, one for each rank, and a slice is `accumulation` micro batches.
+// How a global batch is divided: into ranks x accumulation micro batches, which
+// are the same ones for every division with that product.
 struct BatchShape {
-  uint64_t batch_size = 8; // sequences of one micro batch of one rank
+  uint64_t batch_size = 8; // sequences of one micro batch
   uint64_t accumulation = 1; // micro batches of a step
   uint64_t ranks = 1;
 
   uint64_t global() const {
     return batch_size * accumulation * ranks;
   }
-  // Stream position of the first sequence of a micro batch; the others follow.
-  // A step takes global() positions from `begin` on, however they are shared.
-  uint64_t first_position(uint64_t begin, uint64_t micro, uint64_t rank) const {
-    return begin + (rank * accumulation + micro) * batch_size;
+  uint64_t micro_batches() const {
+    return accumulation * ranks;
+  }
+  // Which of them is micro batch `micro` of `rank`.
+  uint64_t number(uint64_t micro, uint64_t rank) const {
+    return rank * accumulation + micro;
   }
 };
 

@@ -141,25 +141,5 @@ TEST(SampleOrder, NeighboursAreUnrelated) {
   }
 }
 
-TEST(BatchShape, AGlobalBatchIsOneRunOfTheStream) {
-  for (uint64_t ranks : {1, 2, 4}) {
-    for (uint64_t accumulation : {1, 2}) {
-      const BatchShape shape{16 / ranks / accumulation, accumulation, ranks};
-      ASSERT_EQ(shape.global(), 16u);
-      std::vector<uint64_t> positions;
-      for (uint64_t rank = 0; rank < ranks; ++rank) {
-        for (uint64_t micro = 0; micro < accumulation; ++micro) {
-          for (uint64_t i = 0; i < shape.batch_size; ++i) {
-            positions.push_back(shape.first_position(48, micro, rank) + i);
-          }
-        }
-      }
-      std::vector<uint64_t> expected(16);
-      std::iota(expected.begin(), expected.end(), 48);
-      EXPECT_EQ(positions, expected);
-    }
-  }
-}
-
 } // namespace
 } // namespace deepspeed::text

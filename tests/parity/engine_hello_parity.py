@@ -63,7 +63,8 @@ class TwoRanks(Runner):
         out = self.folder / f"batches_{ranks}.jsonl"
         if not out.exists():
             self.run(BIN / "write_batches", self.text, TOKENIZER, out, "--seed", 42,
-                     "--batch_size", BATCH_SIZE * ranks, "--steps", 2 * STEPS)
+                     "--batch_size", BATCH_SIZE, "--ranks", ranks,
+                     "--steps", 2 * STEPS)
         return out
 
     def python(self, ranks, *command):
