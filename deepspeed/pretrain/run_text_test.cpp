@@ -9,10 +9,10 @@ namespace deepspeed::pretrain {
 namespace {
 
 using testing::Contains;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
 using testing::Pair;
-using testing::StartsWith;
 
 // As far as tables look at it.
 class ShownModel : public TrainedModel {
@@ -116,14 +116,16 @@ TEST_F(RunTables, EndTellsHowToGoOn) {
   EXPECT_EQ(summary.title, "Finished after 64 steps in 1m00s");
   EXPECT_THAT(summary.rows, Not(Contains(Pair("Speed", testing::_))));
   const std::string folder = "'" + experiment.path() + "'";
-  EXPECT_EQ(
+  EXPECT_THAT(
       summary.next_commands[0],
-      "train_bert --load_checkpoint_dir " + folder + " --num_iterations 128");
-  EXPECT_THAT(summary.next_commands[1], StartsWith("fill_mask " + folder));
+      EndsWith(
+          "train_bert --load_checkpoint_dir " + folder +
+          " --num_iterations 128"));
+  EXPECT_THAT(summary.next_commands[1], HasSubstr("fill_mask " + folder));
 
   data_.settings.run.export_dir = "/exported";
   EXPECT_THAT(
-      end_summary(result).next_commands[1], StartsWith("fill_mask /exported "));
+      end_summary(result).next_commands[1], HasSubstr("fill_mask /exported "));
   result.signal = SIGTERM; // nothing was exported, and steps are left
   result.speed = {1000, 2e9, 4e9};
   summary = end_summary(result);
@@ -131,9 +133,10 @@ TEST_F(RunTables, EndTellsHowToGoOn) {
   EXPECT_THAT(
       summary.rows,
       Contains(Pair("Speed", HasSubstr("1,000 tokens/s, 50.0 %"))));
-  EXPECT_EQ(
-      summary.next_commands[0], "train_bert --load_checkpoint_dir " + folder);
-  EXPECT_THAT(summary.next_commands[1], StartsWith("fill_mask " + folder));
+  EXPECT_THAT(
+      summary.next_commands[0],
+      EndsWith("train_bert --load_checkpoint_dir " + folder));
+  EXPECT_THAT(summary.next_commands[1], HasSubstr("fill_mask " + folder));
 }
 
 TEST(RecoveryHint, IsTheNewestThatWasGoodWithASmallerRate) {
