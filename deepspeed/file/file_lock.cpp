@@ -57,6 +57,7 @@ FileLock::Attempt FileLock::try_lock() {
           base::ExitCode::cannot_create, "cannot lock", path_, errno);
     }
   }
+  held_ = true;
   return Attempt::locked;
 }
 

@@ -24,6 +24,10 @@ class FileLock {
   // Does not wait. `no_locks`: this file system has none, errno says how it
   // said so, and nobody keeps anybody out. Error(cannot_create).
   Attempt try_lock();
+  // Whether nobody else can have it: only then may leftovers be removed.
+  bool held() const {
+    return file_.is_open() && held_;
+  }
   // The first line of the file, printable characters only. "another process"
   // if there is none.
   std::string holder() const;
@@ -34,6 +38,7 @@ class FileLock {
  private:
   std::string path_;
   Descriptor file_;
+  bool held_ = false; // never so without locks
 };
 
 } // namespace deepspeed::file

@@ -68,7 +68,7 @@ optim::AdamOptions Run::adam_options() const {
 
 void Run::start(TrainedModel& trained) {
   trained_ = &trained;
-  if (experiment_) {
+  if (experiment_ && experiment_->is_locked()) {
     checkpoint::sweep_unfinished(experiment_->path());
   }
   LoopState state;

@@ -44,6 +44,10 @@ class Experiment {
   const std::string& path() const {
     return path_;
   }
+  // Whether no other run can be writing here: not so without locks.
+  bool is_locked() const {
+    return lock_.held();
+  }
   std::string hparams_path() const;
   std::string metrics_path() const;
   std::string report_path() const; // report.html

@@ -134,6 +134,7 @@ TEST(Experiment, TakesAFolderThatAKilledStartLeft) {
 TEST(Experiment, OneRunPerFolder) {
   const file::TemporaryFolder folder;
   const Experiment first = create_in(folder.path());
+  EXPECT_TRUE(first.is_locked());
   const auto open_again = [&] {
     std::string report;
     const ExitCode code =
@@ -165,10 +166,12 @@ TEST(Experiment, AFileSystemWithoutLocksGivesAWarning) {
     flock_error = error;
     testing::internal::CaptureStderr();
     std::string report;
-    EXPECT_EQ(code_of([&] { create_in(folder.path()); }, &report), ExitCode::ok)
-        << report;
+    const ExitCode code = code_of(
+        [&] { EXPECT_FALSE(create_in(folder.path()).is_locked()); }, &report);
     const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(code, ExitCode::ok) << report;
     EXPECT_NE(said.find("warning: this file system has no locks"), said.npos);
+    EXPECT_NE(said.find("left there is not removed"), said.npos) << said;
     flock_error = 0;
   }
 }

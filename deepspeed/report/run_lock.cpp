@@ -44,7 +44,8 @@ file::FileLock lock_run(const std::string& folder) {
   if (attempt == file::FileLock::Attempt::no_locks) {
     base::log_warning(
         "this file system has no locks (" + std::string(std::strerror(errno)) +
-        "): nothing keeps a second run out of " + folder);
+        "): nothing keeps a second run out of " + folder +
+        ", and what killed runs left there is not removed");
   }
   if (attempt == file::FileLock::Attempt::held) {
     throw base::Error(

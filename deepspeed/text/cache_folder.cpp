@@ -133,7 +133,9 @@ class CacheFolder {
     if (auto cache = open_existing(path, key, verify, /*warn=*/true)) {
       return *std::move(cache);
     }
-    remove_leftovers(path);
+    if (lock.held()) {
+      remove_leftovers(path); // else another program may be writing one
+    }
     file::AtomicFile file(path);
     CacheRecipe recipe = recipe_;
     recipe.progress = [&](uint64_t done, uint64_t total) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -15,6 +16,7 @@
 
 #include "deepspeed/base/error.h"
 #include "deepspeed/file/atomic_file.h"
+#include "deepspeed/file/file_system.h"
 #include "deepspeed/file/temporary_folder.h"
 #include "deepspeed/text/cache_lock.h"
 #include "deepspeed/text/source_files.h"
@@ -333,6 +335,48 @@ TEST_F(CacheFolderTest, AFailureInTheMiddleLeavesNothing) {
   for (const std::string& name : cache_files("tokens-")) {
     EXPECT_TRUE(name.ends_with(".lock")) << name;
   }
+}
+
+class LockFaults : public file::FileSystem {
+ public:
+  std::vector<int> errors; // what the next calls answer, the last one first
+
+  int lock(int fd) override {
+    if (errors.empty()) {
+      return FileSystem::lock(fd);
+    }
+    errno = errors.back();
+    errors.pop_back();
+    return -1;
+  }
+};
+
+// Without a lock another program may be writing its own: that stays.
+TEST_F(CacheFolderTest, OnlyALockThatIsHeldRemovesWhatOthersLeft) {
+  write("a\n");
+  const std::string path = open().path();
+  const std::string left = path + ".tmp-0123456789abcdef";
+  LockFaults files;
+  const file::FileSystemScope scope(files);
+  std::string said;
+  const auto stays_with = [&](std::vector<int> errors) {
+    fs::remove(path);
+    write_test_file(left, "half");
+    files.errors = std::move(errors);
+    ::testing::internal::CaptureStderr();
+    open();
+    said = ::testing::internal::GetCapturedStderr();
+    EXPECT_TRUE(files.errors.empty());
+    EXPECT_TRUE(built_);
+    return fs::exists(left);
+  };
+  for (const int missing : {ENOSYS, ENOLCK, EOPNOTSUPP, EINVAL}) {
+    EXPECT_TRUE(stays_with({missing})) << missing;
+    EXPECT_NE(said.find("has no locks"), said.npos) << said;
+  }
+  EXPECT_FALSE(stays_with({}));
+  EXPECT_EQ(said.find("has no locks"), said.npos) << said;
+  EXPECT_FALSE(stays_with({EINTR, EINTR}));
 }
 
 class Waiting : public CacheFolderTest {

@@ -70,6 +70,12 @@ CacheLock::CacheLock(
   if (is_held(lock_)) {
     wait_for_lock(lock_, path, patience, stopped);
   }
+  if (!lock_.held()) {
+    base::log_warning(
+        "this file system has no locks: two programs may make the token cache "
+        "at once, and what killed ones left is not removed: " +
+        path);
+  }
   lock_.tell(own_name());
 }
 

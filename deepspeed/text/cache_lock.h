@@ -14,7 +14,7 @@ namespace deepspeed::text {
 // Held as long as it lives. Whoever waits for it says who holds it, and gives
 // up with Error(stopped) when `stopped` says so, with Error(unavailable) when
 // the holder has shown nothing new for `patience`. Error(cannot_create) if
-// there can be no lock file; a file system without locks is taken as it is:
+// there can be no lock file. A file system without locks gives a warning:
 // AtomicFile keeps the cache whole, two programs only do the work twice.
 class CacheLock {
  public:
@@ -23,6 +23,10 @@ class CacheLock {
       std::chrono::milliseconds patience,
       const std::function<bool()>& stopped);
 
+  // Whether nobody else can be making this cache.
+  bool held() const {
+    return lock_.held();
+  }
   // Tells those who wait how far the work is, at most once in a second.
   void show(uint64_t done, uint64_t total);
 
