@@ -9,6 +9,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -24,17 +25,50 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kMarkPrefix = ".ds-seen-by-all-";
+constexpr size_t kMarkDigits = 32;
+constexpr int64_t kOldSeconds = 3600; // a start takes minutes at most
+
+bool is_mark_name(std::string_view name) {
+  return name.starts_with(kMarkPrefix) &&
+      name.size() == kMarkPrefix.size() + kMarkDigits &&
+      name.find_first_not_of("0123456789abcdef", kMarkPrefix.size()) ==
+      name.npos;
+}
+
+// Removes what starts that were killed left in `folder`: empty files with our
+// names, of this user, much older than `mark` by the clock of their own disk.
+void remove_old_marks(const std::string& folder, const std::string& mark) {
+  struct stat own {};
+  if (::lstat(mark.c_str(), &own) != 0) {
+    return;
+  }
+  std::error_code ignored;
+  fs::directory_iterator entry(folder, ignored);
+  for (; entry != fs::directory_iterator(); entry.increment(ignored)) {
+    const std::string path = entry->path();
+    struct stat info {};
+    if (is_mark_name(entry->path().filename().string()) &&
+        ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+        info.st_size == 0 && info.st_uid == own.st_uid &&
+        own.st_mtime - info.st_mtime > kOldSeconds) {
+      file::file_system().remove(path);
+    }
+  }
+}
+
 // A file with a name that nobody has seen before, which goes with the object.
 class Mark {
  public:
   // No path if the folder cannot be written.
   explicit Mark(const std::string& folder) {
-    const std::string path =
-        fs::path(folder) / (".ds-seen-by-all-" + file::random_name(32));
+    const std::string path = fs::path(folder) /
+        (std::string(kMarkPrefix) + file::random_name(kMarkDigits));
     const file::Descriptor made(
         file::file_system().open(path, O_CREAT | O_EXCL | O_WRONLY, 0644));
     if (made.is_open()) {
       path_ = path;
+      remove_old_marks(folder, path);
     }
   }
   ~Mark() {
