@@ -55,9 +55,9 @@ class TwoRanks(Runner):
         (experiment,) = parent.iterdir()
         return experiment
 
-    def resume(self, experiment, ranks, iterations, dtype):
+    def resume(self, experiment, ranks, iterations, dtype, *flags):
         self.ours(ranks, "--load_checkpoint_dir", experiment, "--num_iterations",
-                  iterations, "--dtype", dtype)
+                  iterations, "--dtype", dtype, *flags)
 
     def global_batches(self, ranks):
         out = self.folder / f"batches_{ranks}.jsonl"
@@ -136,7 +136,8 @@ def test_ours_goes_on_from_python(runner, dtype):
     (experiment / "hparams.json").write_text(json.dumps(hparams(dtype), indent=2))
     runner.peer(2, dtype, "--save", experiment)
     theirs, _ = runner.peer(2, dtype, "--load", experiment, "--first_step", STEPS)
-    runner.resume(experiment, 2, 2 * STEPS, dtype)
+    # Python's settings know no dealing: in the order of the stream, if not told.
+    runner.resume(experiment, 2, 2 * STEPS, dtype, "--balance_batches")
     check_same(losses(experiment, STEPS + 1, 2 * STEPS), theirs, dtype)
 
 
