@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include "deepspeed/base/error.h"
@@ -185,23 +186,32 @@ TEST(Commit, NewerTagsAreNotRotated) {
   EXPECT_THAT(list_tags(folder.path()), ElementsAre("far", "third", "second"));
 }
 
-// Python saved over one of ours: it is not ours to remove any more.
-TEST(Commit, ATagThatPythonReplacedStays) {
-  file::TemporaryFolder folder;
+// Steps 1 to 3, of which the last stays; `after_first` comes before the others.
+void save_three(
+    const std::string& folder,
+    const std::function<void()>& after_first) {
   SmallModel model;
   for (int64_t step = 1; step < 4; ++step) {
     model.step = step;
-    CommitOptions how = options_for(folder.path(), default_tag(step));
+    CommitOptions how = options_for(folder, default_tag(step));
     how.keep_last = 1;
     model.save(how);
     if (step == 1) {
-      const std::string path =
-          folder.path() + "/global_step1/mp_rank_00_model_states.pt";
-      formats::Value value = formats::load_torch_file(path);
-      value.set("more", std::string(1000, 'x'));
-      formats::save_torch_file(path, value);
+      after_first();
     }
   }
+}
+
+// Python saved over one of ours: it is not ours to remove any more.
+TEST(Commit, ATagThatPythonReplacedStays) {
+  file::TemporaryFolder folder;
+  save_three(folder.path(), [&] {
+    const std::string path =
+        folder.path() + "/global_step1/mp_rank_00_model_states.pt";
+    formats::Value value = formats::load_torch_file(path);
+    value.set("more", std::string(1000, 'x'));
+    formats::save_torch_file(path, value);
+  });
   EXPECT_THAT(
       list_tags(folder.path()), ElementsAre("global_step3", "global_step1"));
 }
@@ -209,16 +219,9 @@ TEST(Commit, ATagThatPythonReplacedStays) {
 // Somebody gave it a name of its own, or made a copy: to keep it.
 TEST(Commit, ATagUnderAnotherNameStays) {
   file::TemporaryFolder folder;
-  SmallModel model;
-  for (int64_t step = 1; step < 4; ++step) {
-    model.step = step;
-    CommitOptions how = options_for(folder.path(), default_tag(step));
-    how.keep_last = 1;
-    model.save(how);
-    if (step == 1) {
-      fs::copy(folder.path() + "/global_step1", folder.path() + "/best");
-    }
-  }
+  save_three(folder.path(), [&] {
+    fs::copy(folder.path() + "/global_step1", folder.path() + "/best");
+  });
   EXPECT_THAT(list_tags(folder.path()), ElementsAre("global_step3", "best"));
 }
 
